@@ -1,1 +1,5 @@
-"""The cli room."""
+"""The command line: one file a verb; `main` is the entry point."""
+
+from archlbr.cli.app import main
+
+__all__ = ["main"]
