@@ -1,1 +1,1 @@
-"""The profile room."""
+"""The profile: branch stacks as files that perf, BOLT and llvm-profgen read, and the checks they must pass."""

@@ -1,1 +1,1 @@
-"""The perfdata room."""
+"""The perf.data file, one small module a section: each with its own layout, write and parse."""
