@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from archlbr import __version__
-from archlbr.cli import decode
+from archlbr.cli import decode, probe
 from archlbr.cli.arguments import spell_out_branch_flag
 from archlbr.errors import InputError
 
@@ -53,6 +53,7 @@ def options(
 
 # One line a verb. A verb that runs a program is registered with `context_settings=TAKES_A_PROGRAM`.
 app.command("decode")(decode.decode)
+app.command("probe")(probe.probe)
 
 
 def complain(message: str) -> None:

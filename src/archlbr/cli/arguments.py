@@ -14,8 +14,8 @@ SAMPLING_VERBS = ("record",)
 def spell_out_branch_flag(words: list[str]) -> list[str]:
     """Return the words with a bare `-b` or `--branch-any` of `record` written as `-j FILTER`.
 
-    The word after it is a filter when it is the name of one, holds a comma, or has `--` after it; else it is the program
-    or an option, and the filter is `any`, as in perf.
+    The word after it is a filter when it is the name of one, holds a comma, or has `--` after it; else it is the
+    program or an option, and the filter is `any`, as in perf.
     """
     if not words or words[0] not in SAMPLING_VERBS:
         return words
