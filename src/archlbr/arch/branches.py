@@ -1,7 +1,7 @@
 """Branch kinds: one small integer a kind, and what each register, tool and profile calls it.
 
-`cpu` classifies instructions into these, `lbr` filters and encodes them, `profile` writes them out. The kinds are those of
-IA32_LBR_CTL[22:16] (SDM vol. 3B, "Last Branch Records"; reference architecture.md 2.2, 2.5, 3.1).
+`cpu` classifies instructions into these, `lbr` filters and encodes them, `profile` writes them out. The kinds are those
+of IA32_LBR_CTL[22:16] (SDM vol. 3B, "Last Branch Records"; reference architecture.md 2.2, 2.5, 3.1).
 """
 
 from __future__ import annotations
