@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archlbr.cli.formats import Format
 from archlbr.cli.inputs import read_text
 from archlbr.errors import InputError
 
 if TYPE_CHECKING:
     from archlbr.probe.chain import Link
-
-
-class Format(StrEnum):
-    """How the result is printed."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def probe(
@@ -35,9 +28,9 @@ def probe(
     root: Annotated[Path, typer.Option("--root", help="Read /proc, /sys and /dev below this directory.")] = Path("/"),
 ) -> int:
     """Look at each link from silicon to a guest's `perf record -b` on this host, and name the first that is broken."""
+    from archlbr.decode.dump import read_dump
     from archlbr.probe.ask import engine_facts, this_host
     from archlbr.probe.chain import verdict
-    from archlbr.probe.dump import read_dump
     from archlbr.probe.engine import engine_links
     from archlbr.probe.hypervisor import hypervisor_links
     from archlbr.probe.pmu import pmu_links

@@ -11,6 +11,7 @@ from enum import IntFlag
 from typing import NamedTuple
 
 from archlbr.arch.branches import CTL_BIT, BranchKind
+from archlbr.arch.msrs import CTL_CALL_STACK, CTL_OS, CTL_USR
 from archlbr.errors import InputError
 
 
@@ -73,10 +74,6 @@ FORM = (
     | SampleBranch.PRIV_SAVE
     | SampleBranch.COUNTERS
 )
-
-CTL_OS = 1 << 1
-CTL_USR = 1 << 2
-CTL_CALL_STACK = 1 << 3
 
 
 def _kinds(*kinds: BranchKind) -> int:

@@ -16,7 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from archlbr.probe.chain import Answer, Host, Leaf, Leaves
+from archlbr.decode.dump import Leaf, Leaves
+from archlbr.probe.chain import Answer, Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable

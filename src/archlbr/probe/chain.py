@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from archlbr.decode.dump import Leaves
+
 
 class State(StrEnum):
     """What is known of a link; UNKNOWN when the host does not let us look."""
@@ -41,18 +43,6 @@ def verdict(links: tuple[Link, ...]) -> str:
     if first_broken(links) is not None:
         return "broken"
     return "holds" if all(link.state is State.OK for link in links) else "unknown"
-
-
-class Leaf(NamedTuple):
-    """The four registers one CPUID leaf and sub-leaf return."""
-
-    eax: int
-    ebx: int
-    ecx: int
-    edx: int
-
-
-Leaves = dict[tuple[int, int], Leaf]  # (leaf, sub-leaf) -> registers
 
 
 class Answer(NamedTuple):

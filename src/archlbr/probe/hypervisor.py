@@ -6,8 +6,8 @@ Authority: Documentation/virt/kvm/api.rst 4.1 and 4.46; reference profile-tools.
 
 from __future__ import annotations
 
-from archlbr.probe.chain import Answer, Host, Leaf, Link, State
-from archlbr.probe.processor import ARCH_LBR
+from archlbr.arch.cpuid import Leaf07, Leaf1C
+from archlbr.probe.chain import Answer, Host, Link, State
 
 KVM = "/dev/kvm"
 KVM_API_VERSION = 12  # api.rst 4.1: the only version; others are refused
@@ -58,10 +58,9 @@ def kvm_lbr(answer: Answer) -> Link:
     if answer.error or not answer.leaves:
         said = f"KVM_GET_SUPPORTED_CPUID: {answer.error or 'no leaves'}"
         return Link("kvm-lbr", State.UNKNOWN, said, "mend the link kvm-api first")
-    none = Leaf(0, 0, 0, 0)
-    offered = int(bool(answer.leaves.get((7, 0), none).edx & ARCH_LBR))
-    depths = answer.leaves.get((0x1C, 0), none).eax & 0xFF
-    evidence = f"KVM_GET_SUPPORTED_CPUID: 07H:EDX[19] = {offered}, 1CH:EAX[7:0] = {depths:#x}"
+    offered = Leaf07(*answer.leaves.get((7, 0), ())).arch_lbr
+    depths = Leaf1C(*answer.leaves.get((0x1C, 0), ())).depths
+    evidence = f"KVM_GET_SUPPORTED_CPUID: 07H:EDX[19] = {int(offered)}, depths {', '.join(map(str, depths)) or 'none'}"
     if offered and depths:
         return Link("kvm-lbr", State.OK, evidence)
     if offered:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 
-from archlbr.probe.chain import Host, Leaf, Leaves, Link, State
-
-ARCH_LBR = 1 << 19  # CPUID.07H.0:EDX[19]
-COMPONENT_15 = 1 << 15  # CPUID.0DH.1:ECX[15]
-COMPONENT_15_BYTES = 808  # 40 + 32 * 24, sized for the deepest stack (architecture.md 1.1)
+from archlbr.arch.cpuid import Leaf0D1, Leaf07, Leaf1C
+from archlbr.arch.xsave import COMPONENT_BIT
+from archlbr.decode.dump import Leaf, Leaves
+from archlbr.decode.leaves import contradictions
+from archlbr.probe.chain import Host, Link, State
 
 NO_SILICON = "use `archlbr record`, which needs no such processor, or a host with Alder Lake, Sapphire Rapids or newer"
+HOW_TO_READ_CPUID = "as root: modprobe cpuid; or give `cpuid -r` output with --cpuid FILE"
 
 
 def processor_links(host: Host) -> tuple[Link, ...]:
@@ -36,12 +37,12 @@ def processor(host: Host) -> Link:
 def arch_lbr(host: Host) -> Link:
     """Say whether CPUID enumerates Architectural LBR, or Linux says it does."""
     if host.cpuid is not None:
-        found = bool(_leaf(host.cpuid, 7, 0).edx & ARCH_LBR)
+        found = Leaf07(*_leaf(host.cpuid, 7, 0)).arch_lbr
         where = f"CPUID.07H:EDX[19] = {int(found)} ({host.cpuid_source})"
     else:
         flags = _cpuinfo(host, "flags")
         if flags is None:
-            return Link("arch-lbr", State.UNKNOWN, "no CPUID and no flags in /proc/cpuinfo", _how_to_read_cpuid())
+            return Link("arch-lbr", State.UNKNOWN, "no CPUID and no flags in /proc/cpuinfo", HOW_TO_READ_CPUID)
         found = "arch_lbr" in flags.split()
         where = f"/proc/cpuinfo has {'the' if found else 'no'} flag arch_lbr"
     if found:
@@ -56,33 +57,17 @@ def arch_lbr(host: Host) -> Link:
 def leaf_1c(host: Host) -> Link:
     """Say whether leaf 1CH and XSAVE component 15 agree with CPUID.07H:EDX[19]."""
     if host.cpuid is None:
-        return Link("leaf-1c", State.UNKNOWN, "CPUID cannot be read from a file here", _how_to_read_cpuid())
-    leaf = _leaf(host.cpuid, 0x1C, 0)
-    claimed = bool(_leaf(host.cpuid, 7, 0).edx & ARCH_LBR)
-    depths = [8 * (bit + 1) for bit in range(8) if leaf.eax >> bit & 1]
-    if not claimed:
-        stray = (
-            f"CPUID.1CH:EAX = {leaf.eax:#x} without CPUID.07H:EDX[19]" if depths else "no Architectural LBR to describe"
-        )
-        return Link("leaf-1c", State.BROKEN, stray, NO_SILICON)
+        return Link("leaf-1c", State.UNKNOWN, "CPUID cannot be read from a file here", HOW_TO_READ_CPUID)
+    wrong = contradictions(host.cpuid)
+    if wrong:
+        return Link("leaf-1c", State.BROKEN, "; ".join(wrong), "report it to the hypervisor's makers")
+    depths = Leaf1C(*_leaf(host.cpuid, 0x1C, 0)).depths
     if not depths:
-        return Link(
-            "leaf-1c", State.BROKEN, "CPUID.1CH:EAX[7:0] = 0: no legal depth", "report it to the hypervisor's makers"
-        )
-    component = _leaf(host.cpuid, 0xD, 0xF).eax
-    offered = bool(_leaf(host.cpuid, 0xD, 1).ecx & COMPONENT_15)
+        return Link("leaf-1c", State.BROKEN, "no Architectural LBR to describe", "mend the link arch-lbr first")
+    offered = Leaf0D1(*_leaf(host.cpuid, 0xD, 1)).xss_mask & COMPONENT_BIT
     evidence = f"depths {', '.join(map(str, depths))}; XSAVE component 15 {'offered' if offered else 'absent'}"
-    if offered and component != COMPONENT_15_BYTES:
-        return Link(
-            "leaf-1c",
-            State.BROKEN,
-            f"{evidence}, but {component} bytes where {COMPONENT_15_BYTES} are needed",
-            "report it to the hypervisor's makers: the guest's kernel falls back to MSRs or faults",
-        )
-    if not offered:
-        # Legal, and Linux copes (commit 8c16dc047b5d); bug 2 of users-and-peers.md 3.2 is a kernel that did not.
-        return Link("leaf-1c", State.OK, evidence, "kernels read the records MSR by MSR; some crash on IA32_XSS[15]")
-    return Link("leaf-1c", State.OK, f"{evidence}, {component} bytes")
+    # Absent is legal, and Linux copes (commit 8c16dc047b5d); users-and-peers.md 3.2, bug 2, is a kernel that did not.
+    return Link("leaf-1c", State.OK, evidence)
 
 
 def family_and_model(eax: int) -> tuple[int, int]:
@@ -125,7 +110,3 @@ def _cpuinfo(host: Host, key: str) -> str | None:
 
 def _leaf(leaves: Leaves, leaf: int, subleaf: int) -> Leaf:
     return leaves.get((leaf, subleaf), Leaf(0, 0, 0, 0))
-
-
-def _how_to_read_cpuid() -> str:
-    return "as root: modprobe cpuid; or give `cpuid -r` output with --cpuid FILE"

@@ -1,6 +1,6 @@
 """Read the text of `cpuid -r`: raw leaves, one processor after another.
 
-`cli` feeds it a file; `decode` and `probe` take the leaves. Authority: cpuid(1), option -r; the form is also what
+`cli` feeds it a file; `leaves` and `probe` take the leaves. Authority: cpuid(1), option -r; the form is also what
 `cpuid -f` reads back.
 """
 
@@ -10,13 +10,24 @@ import re
 from typing import NamedTuple
 
 from archlbr.errors import InputError
-from archlbr.probe.chain import Leaf, Leaves
 
 HEADING = re.compile(r"CPU(?: \d+)?:")
 ROW = re.compile(
     r"0x([0-9a-f]{1,8}) 0x([0-9a-f]{1,8}): eax=0x([0-9a-f]{1,8}) ebx=0x([0-9a-f]{1,8}) "
     r"ecx=0x([0-9a-f]{1,8}) edx=0x([0-9a-f]{1,8})"
 )
+
+
+class Leaf(NamedTuple):
+    """The four registers one CPUID leaf and sub-leaf return."""
+
+    eax: int
+    ebx: int
+    ecx: int
+    edx: int
+
+
+Leaves = dict[tuple[int, int], Leaf]  # (leaf, sub-leaf) -> registers
 
 
 class Dump(NamedTuple):
