@@ -1,0 +1,49 @@
+# archlbr: `make help` lists the targets. Needs make, and Python 3.11 or newer with its venv module.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := build/demo
+SYNCED := .venv/.synced
+
+.PHONY: help setup demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+setup: $(SYNCED) ## Make .venv with the locked dependencies.
+
+$(SYNCED): uv.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "archlbr needs Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "no venv module: install python3-venv" >&2; exit 2; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv sync --quiet --locked --all-groups --python $(BIN)/python || { \
+	  echo "uv could not sync; pip installs what pyproject.toml allows instead" >&2; \
+	  $(BIN)/python -m pip install --quiet --upgrade pip && $(BIN)/python -m pip install --quiet --editable . --group dev; }
+	@touch $@
+
+demo: setup ## Record a real program and print its hottest branches.
+	@mkdir -p $(DEMO)
+	@echo "Recording: sort uv.lock"
+	@$(BIN)/archlbr record -c 1009 -o $(DEMO)/perf.data -- sort uv.lock > $(DEMO)/sorted
+	@$(BIN)/archlbr report $(DEMO)/perf.data
+	@echo
+	@echo "The profile is $(DEMO)/perf.data. Open it with any of:"
+	@echo "  $(BIN)/archlbr report $(DEMO)/perf.data"
+	@echo "  perf report -b -i $(DEMO)/perf.data"
+	@echo "  perf script -F ip,sym,brstack -i $(DEMO)/perf.data"
+
+test: lint ## Check the code, then run the tests.
+	@$(BIN)/pytest
+
+lint: setup ## Check style, types and the import rules.
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+bench: setup ## Measure the speeds of docs/benchmarks.md.
+	@$(BIN)/python -m bench
+
+clean: ## Remove what the other targets made.
+	@rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis
