@@ -44,7 +44,10 @@ class Row(NamedTuple):
 
 
 class Register(NamedTuple):
-    """A register's value in words. msr: its index. reserved: the set bits no field claims. notes: sentences about the whole value."""
+    """A register's value in words.
+
+    msr: its index. reserved: the set bits no field claims. notes: sentences about the whole value.
+    """
 
     name: str
     msr: int

@@ -1,0 +1,1 @@
+"""The verbs end to end, as a user calls them."""
