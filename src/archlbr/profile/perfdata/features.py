@@ -12,12 +12,12 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from archlbr.errors import InputError
+from archlbr.profile.perfdata.records import HEADER_SIZE, BuildId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from archlbr.profile.perfdata.attr import Attr
-    from archlbr.profile.perfdata.records import BuildId
 
 BUILD_ID = 2
 HOSTNAME = 3
@@ -119,6 +119,19 @@ def parse_event_desc(raw: bytes) -> tuple[tuple[str, tuple[int, ...]], ...]:
         out.append((name, struct.unpack_from(f"<{ids}Q", raw, at)))
         at += 8 * ids
     return tuple(out)
+
+
+def parse_build_ids(raw: bytes) -> dict[str, bytes]:
+    """Return path to build-id; InputError when a record does not fit. Records here need not be multiples of 8."""
+    at, out = 0, {}
+    while at + HEADER_SIZE <= len(raw):
+        _, misc, size = struct.unpack_from("<IHH", raw, at)
+        if size < HEADER_SIZE or at + size > len(raw):
+            raise InputError(f"build-id record at byte {at} of {len(raw)}: size {size} does not fit")
+        row = BuildId.parse(misc, raw[at + HEADER_SIZE : at + size])
+        out[row.path] = row.build_id
+        at += size
+    return out
 
 
 def sections(

@@ -148,8 +148,9 @@ class BuildId(NamedTuple):
         """Return the record's bytes."""
         note = self.build_id[:BUILD_ID_LENGTH]
         body = _BUILD_ID.pack(self.pid, note, len(note))
+        # perf pads the name to 64 bytes, which leaves the record 4 bytes off; here it is a multiple of 8, as any other.
         name = os.fsencode(self.path) + b"\0"
-        name = name.ljust(-(-len(name) // 64) * 64, b"\0")
+        name = name.ljust(-(-(len(name) + _BUILD_ID.size) // 64) * 64 - _BUILD_ID.size, b"\0")
         return record(BUILD_ID_TYPE, CPUMODE_USER | MISC_BUILD_ID_SIZE, body + name)
 
     @classmethod

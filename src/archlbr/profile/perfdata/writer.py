@@ -23,6 +23,8 @@ from archlbr.profile.perfdata.stream import RecordStream
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from archlbr.profile.stack import Words
+
 # One event, one id; samples do not carry it.
 _IDS = (1,)
 _DATA_OFFSET = SIZE + 8 * len(_IDS) + SIZE_WRITTEN + 16
@@ -71,6 +73,10 @@ class Writer(RecordStream):
     def build_id(self, row: BuildId) -> None:
         """Note the build-id of a file: the first of a path stays."""
         self._build_ids.setdefault(row.path, row)
+
+    def append(self, words: Words) -> None:
+        """Append whole records whose times this writer's timeline has already given; `spool` merges through it."""
+        self._write(words.data.cast("B"))
 
     def close(self) -> None:
         """Write the features and the header, and let the file appear under its name."""
