@@ -24,7 +24,7 @@ _FOLD = 1 << 20
 def count_edges(
     sources: Words, targets: Words, counts: Words | None = None, mispreds: Words | None = None
 ) -> EdgeTable:
-    """Return the table of distinct (from, to) pairs, sorted, with their sums; without `counts` each pair counts once."""
+    """Return the table of distinct (from, to) pairs, sorted, with their sums; without `counts` each counts once."""
     order = np.lexsort((targets, sources))
     sources, targets = sources[order], targets[order]
     fresh = np.ones(len(order), dtype=np.bool_)
@@ -67,7 +67,7 @@ class EdgeCounter:
 
 
 def pairs(samples: Samples) -> NDArray[np.int64]:
-    """Return the index of each entry that has an older one: its range is entries[i+1].to to entries[i].from."""
+    """Return the index of each entry that has an older one; its range is entries[i+1].to .. entries[i].from."""
     index = np.arange(len(samples.entries) - 1, dtype=np.int64)
     last = np.zeros(len(samples.entries), dtype=np.bool_)
     ends = samples.offsets[1:] - 1

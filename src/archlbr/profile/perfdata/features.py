@@ -137,10 +137,13 @@ def parse_build_ids(raw: bytes) -> dict[str, bytes]:
 def sections(
     attr: Attr, ids: tuple[int, ...], about: About, build_ids: Iterable[BuildId], times: tuple[int, int]
 ) -> dict[int, bytes]:
-    """Return every feature section by its number, in the order of the file; `times` is the first and last sample's."""
+    """Return every feature section by its number, ascending, as the file has them; BUILD_ID only when there are any.
+
+    `times` is the first and last sample's.
+    """
     caps = {"branches": str(about.depth), "max_precise": "0", "pmu_name": "archlbr"}
-    return {
-        BUILD_ID: b"".join(row.pack() for row in build_ids),
+    noted = b"".join(row.pack() for row in build_ids)
+    return ({BUILD_ID: noted} if noted else {}) | {
         HOSTNAME: string(about.hostname),
         OSRELEASE: string(about.osrelease),
         VERSION: string(about.version),

@@ -40,11 +40,12 @@ _TASKS = (np.uint64(records.FORK_TYPE), np.uint64(records.EXIT_TYPE))
 class Spool(RecordStream):
     """One process's records, appended to its own file; every call reaches the kernel before it returns.
 
-    A forked child must open a spool of its own.
+    `after` is a time (ns) that all records must follow, for a process that takes up another's recording after exec.
     """
 
-    def __init__(self, path: str | os.PathLike[str], attr: Attr) -> None:
+    def __init__(self, path: str | os.PathLike[str], attr: Attr, after: int = 0) -> None:
         super().__init__(attr, self._append, self._build_id)
+        self.timeline.follow(after)
         self.path = os.fspath(path)
         try:
             self._number = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -52,6 +53,16 @@ class Spool(RecordStream):
             raise InputError(
                 f"cannot write {self.path}: {error.strerror}; free some space beside the output"
             ) from error
+
+    def forked(self, path: str | os.PathLike[str], pid: int, tid: int, ppid: int, ptid: int, time: int) -> Spool:
+        """Return the spool of a new process, which begins with its FORK record; called in the child.
+
+        The child goes on with the parent's timeline, so that its records follow every mapping the parent had noted.
+        """
+        self.close()
+        spool = Spool(path, self.attr, self.timeline.last)
+        spool.fork(pid, tid, ppid, ptid, time)
+        return spool
 
     def close(self) -> None:
         """Close the file; what was written stays."""

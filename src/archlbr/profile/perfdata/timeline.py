@@ -32,6 +32,11 @@ class Timeline:
         self.sample_span = (0, 0)
         self._sideband = 1 - SIDEBAND_GAP
 
+    def follow(self, time: int) -> None:
+        """Let everything come after `time`, a side-band record perhaps among what happened then."""
+        if time > self.last:
+            self.last = self._sideband = time
+
     def sideband(self, time: int) -> int:
         """Return the time of a side-band record that happened at `time`."""
         self.last = self._sideband = max(time, self.last + 1, self._sideband + SIDEBAND_GAP)

@@ -1,0 +1,90 @@
+"""An output file that appears whole or not at all.
+
+Every format of this room writes through it: bytes go to a temporary file beside the target, which takes the target's
+name when all of it is on disk. Until then an earlier file of that name stays as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from archlbr.errors import InputError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_BUFFER = 1 << 20
+
+
+class Output:
+    """A file being written; `commit` lets it appear, `abort` leaves no trace.
+
+    A context manager: commits on success, aborts on an exception. Every failure of the system is an InputError of one
+    line.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = os.fspath(path)
+        # A link keeps pointing where it did: the file behind it is replaced.
+        self.path = Path(os.path.realpath(path))
+        self._temporary = self.path.parent / f".{self.path.name}.{os.getpid()}.tmp"
+        try:
+            if self.path.exists() and not stat.S_ISREG(self.path.stat().st_mode):
+                raise InputError(f"cannot write {self.name}: it is not a regular file; choose another name with -o")
+            with contextlib.suppress(FileNotFoundError):
+                self._temporary.unlink()
+            number = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise InputError(f"cannot write {self.name}: {error.strerror}; choose another file with -o") from error
+        self._file = os.fdopen(number, "wb", buffering=_BUFFER)
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.commit()
+        else:
+            self.abort()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file has appeared or has been dropped."""
+        return self._file.closed
+
+    def write(self, raw: bytes | memoryview, at: int | None = None) -> None:
+        """Append bytes, or put them at byte `at`; InputError (and nothing left behind) when the system refuses."""
+        try:
+            if at is not None:
+                self._file.seek(at)
+            self._file.write(raw)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def commit(self) -> None:
+        """Let the file appear under its name."""
+        if self.closed:
+            return
+        try:
+            self._file.close()
+            os.replace(self._temporary, self.path)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def abort(self) -> None:
+        """Drop everything written so far."""
+        # A full disk makes the last flush fail again; the descriptor is closed all the same.
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            self._temporary.unlink()
+
+    def _failed(self, error: OSError) -> InputError:
+        self.abort()
+        return InputError(f"cannot write {self.name}: {error.strerror}; free some space or choose another file with -o")

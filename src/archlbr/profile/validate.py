@@ -1,0 +1,162 @@
+"""The check a profile must pass before it is called done: its stacks are paths a program can take.
+
+Between an older entry's TO and the next newer entry's FROM the program ran straight on, or another branch would have
+been recorded: TO <= FROM, both in one mapping, and where the file can be read no unconditional branch between them and
+a branch at FROM. BOLT calls violations "mismatching" and "out of range" traces (reference profile-tools.md 2 and 5).
+Holds for stacks that record every branch (`ANY`); a narrower filter leaves gaps on purpose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import capstone
+import numpy as np
+
+from archlbr.arch.branches import PerfBranch
+from archlbr.profile.edges import pairs
+from archlbr.profile.images import Images
+from archlbr.profile.maps import AddressSpaces
+from archlbr.profile.perfdata.attr import BRANCH_ANY
+from archlbr.profile.stack import Mapping, Samples, entry_types
+
+if TYPE_CHECKING:
+    from archlbr.profile.perfdata.reader import Reader
+
+# The longest instruction, in bytes (SDM vol. 2, 2.3.11).
+_LONGEST = 15
+# A straight line longer than this is not disassembled: no compiler emits one, and damage could name any.
+_FARTHEST = 1 << 16
+
+_NAMED = frozenset(range(int(PerfBranch.COND), int(PerfBranch.RET) + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check found; counts of samples, entries, and (older TO, newer FROM) pairs.
+
+    backwards: TO > FROM; out_of_range: TO and FROM not in one mapping; unmapped: entries with an end in no mapping;
+    mismatched: the file's instructions contradict the pair; disassembled: pairs whose instructions were looked at;
+    complete: every branch was recorded, so that pairs are straight lines at all.
+    """
+
+    samples: int = 0
+    entries: int = 0
+    pairs: int = 0
+    backwards: int = 0
+    out_of_range: int = 0
+    unmapped: int = 0
+    disassembled: int = 0
+    mismatched: int = 0
+    complete: bool = True
+
+    @property
+    def holds(self) -> bool:
+        """Whether no pair contradicts a program's run."""
+        return not (self.backwards or self.out_of_range or self.mismatched)
+
+    def __add__(self, other: Verdict) -> Verdict:
+        names = [field.name for field in fields(self) if field.name != "complete"]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return Verdict(**sums, complete=self.complete and other.complete)
+
+
+class Validator:
+    """Checks batches of samples against the mappings they ran in; keeps what it learned of each straight line."""
+
+    def __init__(self, spaces: AddressSpaces, disassemble: bool = True) -> None:
+        self._spaces = spaces
+        self._images = Images() if disassemble else None
+        self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        self._decoder.detail = True
+        # (mapping number, TO, FROM, whether FROM's type says branch) to: 1 straight, 0 not, -1 cannot be read.
+        self._known: dict[tuple[int, int, int, bool], int] = {}
+
+    def close(self) -> None:
+        """Close the files that were read."""
+        if self._images is not None:
+            self._images.close()
+
+    def check(self, samples: Samples) -> Verdict:
+        """Return what one batch's stacks show."""
+        entries = samples.entries
+        pids, times = np.repeat(samples.pid, samples.counts), np.repeat(samples.time, samples.counts)
+        sources = self._spaces.lookup(pids, times, entries["from"])
+        targets = self._spaces.lookup(pids, times, entries["to"])
+        newer = pairs(samples)
+        older = newer + 1
+        start, end = entries["to"][older], entries["from"][newer]
+        backwards = start > end
+        apart = ~backwards & ((targets[older] != sources[newer]) | (sources[newer] < 0))
+        straight = ~backwards & ~apart
+        disassembled = mismatched = 0
+        if self._images is not None:
+            named = np.isin(entry_types(entries)[newer], list(_NAMED))
+            rows = zip(
+                sources[newer][straight].tolist(),
+                start[straight].tolist(),
+                end[straight].tolist(),
+                named[straight].tolist(),
+                strict=True,
+            )
+            for row in rows:
+                known = self._known.get(row)
+                if known is None:
+                    known = self._known[row] = self._straight(*row)
+                disassembled += known >= 0
+                mismatched += known == 0
+        return Verdict(
+            samples=len(samples),
+            entries=len(entries),
+            pairs=len(newer),
+            backwards=int(np.count_nonzero(backwards)),
+            out_of_range=int(np.count_nonzero(apart)),
+            unmapped=int(np.count_nonzero((sources < 0) | (targets < 0))),
+            disassembled=disassembled,
+            mismatched=mismatched,
+        )
+
+    def _straight(self, number: int, start: int, end: int, named: bool) -> int:
+        assert self._images is not None
+        if end - start > _FARTHEST:
+            return -1
+        mapping: Mapping = self._spaces.mappings[number]
+        code = self._images.read(mapping, start, end - start + _LONGEST)
+        if len(code) <= end - start:
+            return -1
+        for row in self._decoder.disasm(code, start):
+            if row.address == end:
+                # An interrupt or a fault may stand behind any instruction; a branch of a known kind only behind a
+                # branch.
+                return int(not named or _is_branch(row))
+            if row.address > end or _is_unconditional(row):
+                return 0
+        return 0
+
+
+def _is_branch(row: capstone.CsInsn) -> bool:
+    return any(row.group(group) for group in (capstone.CS_GRP_JUMP, capstone.CS_GRP_CALL, capstone.CS_GRP_RET))
+
+
+def _is_unconditional(row: capstone.CsInsn) -> bool:
+    if row.group(capstone.CS_GRP_CALL) or row.group(capstone.CS_GRP_RET):
+        # SYSCALL is a call to capstone; a user-mode profile steps over it.
+        return bool(row.id not in (capstone.x86.X86_INS_SYSCALL, capstone.x86.X86_INS_SYSENTER))
+    return row.id in (capstone.x86.X86_INS_JMP, capstone.x86.X86_INS_LJMP)
+
+
+def validate(reader: Reader, disassemble: bool = True) -> Verdict:
+    """Return what a whole profile's stacks show; only counted, not checked, when its filter leaves branches out."""
+    complete = bool(reader.attr.branch_sample_type & BRANCH_ANY)
+    total = Verdict(complete=complete)
+    validator = Validator(AddressSpaces(reader.sideband()), disassemble)
+    try:
+        for samples in reader.samples():
+            if complete:
+                total += validator.check(samples)
+            else:
+                total += Verdict(samples=len(samples), entries=len(samples.entries), complete=False)
+    finally:
+        validator.close()
+    return total
