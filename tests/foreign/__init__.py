@@ -1,0 +1,1 @@
+"""Questions put to programs that are not ours."""
