@@ -8,9 +8,8 @@ from archlbr.cli.arguments import spell_out_branch_flag
 from archlbr.errors import InputError
 from archlbr.perf.filters import lbr_ctl, parse_filter
 
-USR = 0x4
-
-# PERF_SAMPLE_BRANCH_ bit -> IA32_LBR_CTL bits. 16 JCC, 17 REL_JMP, 18 IND_JMP, 19 REL_CALL, 20 IND_CALL, 21 RET, 22 OTHER.
+# PERF_SAMPLE_BRANCH_ bit -> IA32_LBR_CTL bits: 16 JCC, 17 REL_JMP, 18 IND_JMP, 19 REL_CALL, 20 IND_CALL, 21 RET,
+# 22 OTHER_BRANCH.
 TABLE = [
     (0, 0x4),
     (1, 0x2),

@@ -7,6 +7,7 @@ inside their functions, so that `archlbr --help` is quick.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -15,13 +16,14 @@ from typing import Annotated
 import typer
 
 from archlbr import __version__
-from archlbr.cli import decode, probe
+from archlbr.cli import decode, probe, report, validate
 from archlbr.cli.arguments import spell_out_branch_flag
 from archlbr.errors import InputError
 
 INTERRUPTED = 128 + 2  # SIGINT
 PIPE_CLOSED = 128 + 13  # SIGPIPE
 WRONG_USE = 2
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # A program and its arguments follow: options end at the first word that is none, as in `perf record ls -l`.
 TAKES_A_PROGRAM = {"allow_interspersed_args": False}
@@ -54,6 +56,8 @@ def options(
 # One line a verb. A verb that runs a program is registered with `context_settings=TAKES_A_PROGRAM`.
 app.command("decode")(decode.decode)
 app.command("probe")(probe.probe)
+app.command("report")(report.report)
+app.command("validate")(validate.validate)
 
 
 def complain(message: str) -> None:
@@ -110,3 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         silence_stdout()
         return PIPE_CLOSED
+    except OSError as refusal:
+        if refusal.errno not in DISK_FULL:
+            raise
+        silence_stdout()
+        complain(f"cannot write {refusal.filename or 'the output'}: {refusal.strerror}; make room, or write elsewhere")
+        return WRONG_USE

@@ -1,0 +1,118 @@
+"""The command's frame: help, version, and each way to go wrong as one line with the right status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from archlbr import __version__
+from archlbr.cli import app
+from archlbr.errors import InputError
+from tests.cli.shell import archlbr
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert archlbr("--version") == (0, f"archlbr {__version__}\n", "")
+
+
+def test_help_lists_each_verb_with_its_sentence() -> None:
+    ran = archlbr("--help")
+    assert (ran.status, ran.err) == (0, "")
+    listed = ran.out.partition("Commands:\n")[2].splitlines()
+    assert "  decode    Put a register, a component-15 image or CPUID leaves in words." in listed
+    assert {line.split()[0] for line in listed if line[2:3].strip()} >= {"decode", "probe", "report", "validate"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "Missing command. (see 'archlbr --help')"),
+        (["decod"], "No such command 'decod'. Did you mean 'decode'? (see 'archlbr --help')"),
+        (["decode", "--no-such"], "No such option: --no-such (see 'archlbr decode --help')"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(words: list[str], said: str) -> None:
+    assert archlbr(*words) == (2, "", f"archlbr: {said}\n")
+
+
+@pytest.mark.parametrize("words", [["report", "-n", "0"], ["decode", "1", "2", "3"], ["probe", "--format", "xml"]])
+def test_what_the_parser_refuses_in_its_own_words_is_one_line_too(words: list[str]) -> None:
+    ran = archlbr(*words)
+    assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert ran.err.startswith("archlbr: ")
+    assert ran.err.endswith(f" (see 'archlbr {words[0]} --help')\n")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom archlbr.cli import main\n"
+        "status = main(['--help'])\n"
+        "heavy = {'numpy', 'numba', 'capstone', 'unicorn', 'rich', 'elftools', 'jinja2'} & set(sys.modules)\n"
+        "sys.exit(f'{status} {sorted(heavy)}')"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ran.stderr == "0 []\n"
+
+
+def test_a_message_of_several_lines_is_printed_as_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_words: list[str]) -> int:
+        raise InputError("first\n  second")
+
+    monkeypatch.setattr(app, "run", refuse)
+    assert app.main([]) == 2
+    assert capsys.readouterr() == ("", "archlbr: first second\n")
+
+
+def test_an_error_of_ours_is_not_dressed_up_as_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_words: list[str]) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(app, "run", fail)
+    with pytest.raises(ZeroDivisionError):
+        app.main([])
+
+
+def test_a_reader_that_goes_away_ends_the_run_quietly() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ran = subprocess.run(
+        [sys.executable, "-m", "archlbr", "decode", "14ce", "1"], stdout=writing, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (141, b"")
+
+
+DISK_FULL = b"archlbr: cannot write the output: No space left on device; make room, or write elsewhere\n"
+
+
+def test_a_full_disk_is_one_line() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("/dev/full is not there")
+    with full.open("wb") as stream:
+        ran = subprocess.run(
+            [sys.executable, "-m", "archlbr", "decode", "14ce", "1"], stdout=stream, stderr=subprocess.PIPE, timeout=60
+        )
+    assert (ran.returncode, ran.stderr) == (2, DISK_FULL)
+
+
+def test_an_interrupt_is_status_130(tmp_path: Path) -> None:
+    pipe = tmp_path / "never"
+    os.mkfifo(pipe)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "archlbr", "decode", "--xsave", str(pipe)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    # Opening the pipe returns once the command has opened it, too.
+    with pipe.open("wb"):
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=60)
+    assert (run.returncode, out, err) == (130, b"", b"")
