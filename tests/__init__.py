@@ -1,0 +1,1 @@
+"""The tests, one package a room, so that equal file names in different rooms do not collide."""

@@ -1,0 +1,1 @@
+"""The programs the tests record, compiled on the machine that runs them."""

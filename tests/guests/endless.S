@@ -1,0 +1,5 @@
+# Never ends by itself.
+        .text
+        .globl  _start
+_start: jmp     _start
+        .section .note.GNU-stack, "", @progbits

@@ -1,0 +1,1 @@
+"""The native single-stepper that every exact branch test is held against."""

@@ -1,0 +1,60 @@
+"""Runs step.c: compiled once a session, started in an environment in which a program's C library takes the paths it takes with us."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.oracle.traces import Trace, read_trace, symbols
+
+SOURCE = Path(__file__).with_name("step.c")
+
+# What glibc 2.36 must not use, as CPUID does not offer it there: the string functions then are the SSE2 ones in both runs.
+MASKED = (
+    "AVX,AVX2,AVX_Fast_Unaligned_Load,AVX512F,AVX512VL,AVX512BW,AVX512CD,AVX512DQ,BMI1,BMI2,ERMS,FSRM,LZCNT,MOVBE,RTM,XSAVE,XSAVEC,"
+    "Prefer_No_VZEROUPPER,AVX2_Usable,AVX512F_Usable,FMA,FMA4,SSSE3,SSE4_1,SSE4_2"
+)
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LC_ALL": "C",
+    "LD_BIND_NOW": "1",
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=" + ",".join(f"-{name}" for name in MASKED.split(",")),
+}
+
+
+class Oracle:
+    """The compiled single-stepper and where its traces lie."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.stepper = directory / "step"
+        command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", self.stepper, SOURCE]
+        subprocess.run(command, check=True, timeout=120)
+        self.runs = 0
+
+    def trace(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        *,
+        start: str | None = None,
+        stdin: bytes = b"",
+        status: int = 0,
+    ) -> Trace:
+        """Step a program through and return its branches; start names the function to step from, status what it must end with."""
+        self.runs += 1
+        out = self.directory / f"trace{self.runs}"
+        options: list[str | os.PathLike[str]] = ["-o", out]
+        if start:
+            options += ["-b", hex(symbols(Path(command[0]))[start])]
+        done = subprocess.run(
+            [self.stepper, *options, "--", *command],
+            input=stdin,
+            env=ENVIRONMENT,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == status, (done.returncode, done.stderr)
+        return read_trace(out)
