@@ -10,7 +10,7 @@ from archlbr.lbr.state import ARCH, EMPTY, Facility, State, initial, settled
 
 # #SMI with FREEZE_WHILE_SMM disables LBR, BTF, TR and BTS in DEBUGCTL (UNCONFIRMED, mem; SDM vol. 3B on
 # DEBUGCTL[14]).
-_SMM_OFF = sum(msrs.IA32_DEBUGCTL.named(name).mask for name in ("LBR", "BTF", "TR", "BTS"))
+SMM_OFF = sum(msrs.IA32_DEBUGCTL.named(name).mask for name in ("LBR", "BTF", "TR", "BTS"))
 
 
 def disabled(facility: Facility, state: State) -> State:
@@ -48,7 +48,7 @@ def smi(facility: Facility, state: State) -> State:
     if state.debugctl & msrs.DEBUGCTL_FREEZE_SMM:
         saved |= 4
         smm_debugctl = state.debugctl
-        debugctl = state.debugctl & ~_SMM_OFF
+        debugctl = state.debugctl & ~SMM_OFF
     else:
         debugctl = state.debugctl
     return settled(
