@@ -1,11 +1,15 @@
-"""Run `archlbr` as a shell does."""
+"""Run `archlbr` as its entry point does: words in, exit status and what it wrote out."""
 
 from __future__ import annotations
 
-import os
-import subprocess
+import io
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
+
+import pytest
+
+from archlbr.cli import main
 
 
 class Ran(NamedTuple):
@@ -18,13 +22,8 @@ class Ran(NamedTuple):
 
 def archlbr(*words: str, stdin: str = "") -> Ran:
     """Run the command with these words and text on standard input."""
-    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
-    ran = subprocess.run(
-        [sys.executable, "-m", "archlbr", *words],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment,
-    )
-    return Ran(ran.returncode, ran.stdout, ran.stderr)
+    with pytest.MonkeyPatch.context() as patch, io.StringIO() as out, io.StringIO() as err:
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        with redirect_stdout(out), redirect_stderr(err):
+            status = main(words)
+        return Ran(status, out.getvalue(), err.getvalue())

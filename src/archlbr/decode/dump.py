@@ -54,5 +54,5 @@ def read_dump(text: str, source: str) -> tuple[Dump, ...]:
                 f"{source}, line {number}: not a line of `cpuid -r`: {words[:60]!r}; make one with `cpuid -1 -r`"
             )
     if not any(dump.leaves for dump in dumps):
-        raise InputError(f"{source}: no CPUID leaves; make it with `cpuid -1 -r > {source}`")
+        raise InputError(f"{source}: no CPUID leaves; give what `cpuid -1 -r` prints")
     return tuple(dump for dump in dumps if dump.leaves)
