@@ -1,1 +1,1 @@
-"""The cpu room."""
+"""The processor: executes guest code and says which branches it took."""

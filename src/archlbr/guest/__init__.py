@@ -1,1 +1,1 @@
-"""The guest room."""
+"""A Linux user program: its file, its first stack, its system calls, signals and threads, as Linux defines them."""

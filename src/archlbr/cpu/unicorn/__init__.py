@@ -1,1 +1,1 @@
-"""The unicorn room."""
+"""The embedded engine: Unicorn, with every per-block decision in compiled code."""

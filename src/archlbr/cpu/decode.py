@@ -1,0 +1,188 @@
+"""Decode one block of guest code: where its last instruction is and what kind of branch it is.
+
+`cpu.unicorn.blocks` asks once a block. Instruction lengths and identities are capstone's; the kind of a JMP or CALL is read
+off its opcode byte, since capstone gives direct and indirect forms one name. Classification follows architecture.md
+3.1 (LOOP and JRCXZ are conditional; CALL with displacement 0 is no branch for the LBRs, whatever the mode).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import capstone
+import numpy as np
+import numpy.typing as npt
+from capstone import x86_const as x86
+from numba import njit, uint64
+
+from archlbr.arch.branches import BranchKind
+from archlbr.cpu.address import call5, load8, load64, store64
+from archlbr.cpu import words as at
+
+# What an instruction identity alone decides. DIRECT: the opcode byte must be read.
+_DIRECT_JMP: Final = 32
+_DIRECT_CALL: Final = 33
+
+_COND = (
+    "JA JAE JB JBE JE JG JGE JL JLE JNE JNO JNP JNS JO JP JS JCXZ JECXZ JRCXZ LOOP LOOPE LOOPNE"  # Jcc and E0-E3
+)
+_FAR = (
+    "LJMP LCALL RETF RETFQ IRET IRETD IRETQ SYSCALL SYSRET SYSRETQ SYSENTER SYSEXIT SYSEXITQ "
+    "INT INT3 INT1 INTO RSM XABORT UD0 UD2 UD2B HLT"
+)
+
+
+def _kinds() -> npt.NDArray[np.uint8]:
+    table = np.zeros(x86.X86_INS_ENDING, np.uint8)
+    for name in _COND.split():
+        table[getattr(x86, f"X86_INS_{name}")] = BranchKind.COND
+    for name in _FAR.split():
+        identity = getattr(x86, f"X86_INS_{name}", None)
+        if identity is not None:
+            table[identity] = BranchKind.OTHER
+    table[x86.X86_INS_RET] = BranchKind.RET
+    table[x86.X86_INS_JMP] = _DIRECT_JMP
+    table[x86.X86_INS_CALL] = _DIRECT_CALL
+    return table
+
+
+KIND_OF: Final = _kinds()
+
+# cs_insn of capstone 5: id at 0, address at 8, size at 16 (capstone.h).
+_INSN_SIZE = 16
+
+_REP_PREFIXES = (0xF2, 0xF3)
+_NONE = int(BranchKind.NONE)
+_REL_JMP, _IND_JMP = int(BranchKind.REL_JMP), int(BranchKind.IND_JMP)
+_REL_CALL, _IND_CALL = int(BranchKind.REL_CALL), int(BranchKind.IND_CALL)
+
+
+@njit(uint64(uint64), cache=True)
+def opcode_at(address: int) -> int:
+    """Return the address of the opcode byte: past legacy prefixes and one REX (SDM vol. 2, 2.1.1 and 2.2.1)."""
+    while True:
+        byte = load8(address)
+        if not (
+            byte == 0x66
+            or byte == 0x67
+            or byte == 0xF0
+            or byte == 0xF2
+            or byte == 0xF3
+            or byte == 0x2E
+            or byte == 0x36
+            or byte == 0x3E
+            or byte == 0x26
+            or byte == 0x64
+            or byte == 0x65
+        ):
+            break
+        address += uint64(1)
+    if 0x40 <= byte <= 0x4F:
+        address += uint64(1)
+    return address
+
+
+@njit(uint64(uint64, uint64), cache=True)
+def kind_of(identity: int, address: int) -> int:
+    """Return the BranchKind of the instruction at an address, from capstone's identity and its own bytes."""
+    kind = uint64(KIND_OF[identity]) if identity < uint64(KIND_OF.size) else uint64(0)
+    if kind == _DIRECT_JMP:
+        return uint64(_IND_JMP) if load8(opcode_at(address)) == 0xFF else uint64(_REL_JMP)
+    if kind == _DIRECT_CALL:
+        opcode = opcode_at(address)
+        if load8(opcode) == 0xFF:
+            return uint64(_IND_CALL)
+        # CALL +0 pushes its own successor, has no return, and is not a branch to the LBRs (architecture.md 7, fact 8).
+        zero = load8(opcode + 1) | load8(opcode + 2) | load8(opcode + 3) | load8(opcode + 4)
+        return uint64(_NONE) if zero == 0 else uint64(_REL_CALL)
+    return kind
+
+
+@njit(uint64(uint64), cache=True)
+def repeats(address: int) -> int:
+    """Return 1 when the instruction is a string instruction under REP, which the engine runs one pass a block."""
+    byte = load8(address)
+    rep = False
+    while byte == 0x66 or byte == 0x67 or byte == 0xF2 or byte == 0xF3 or (0x64 <= byte <= 0x65):
+        rep = rep or byte == 0xF2 or byte == 0xF3
+        address += uint64(1)
+        byte = load8(address)
+    if 0x40 <= byte <= 0x4F:
+        byte = load8(address + 1)
+    # INS OUTS 6C-6F, MOVS CMPS A4-A7, STOS LODS SCAS AA-AF (SDM vol. 2, REP/REPE/REPNE)
+    string = 0x6C <= byte <= 0x6F or 0xA4 <= byte <= 0xA7 or 0xAA <= byte <= 0xAF
+    return uint64(1) if rep and string else uint64(0)
+
+
+@njit(cache=True)
+def decode_block(words: npt.NDArray[np.uint64], entry: int, address: int, size: int) -> None:
+    """Fill the table entry at `entry` for the block of `size` bytes at `address`."""
+    end = address + size
+    cursor = words[at.CURSOR]
+    store64(cursor, address)
+    store64(cursor + uint64(8), size)
+    store64(cursor + uint64(16), address)
+    last = address
+    identity = uint64(0)
+    count = uint64(0)
+    while load64(cursor + uint64(8)) != 0:
+        start = load64(cursor + uint64(16))
+        if (
+            call5(
+                words[at.DISASM], words[at.DISASM_HANDLE], cursor, cursor + uint64(8), cursor + uint64(16), words[at.INSN]
+            )
+            & uint64(0xFF)
+        ) == 0:
+            break
+        last = start
+        identity = load64(words[at.INSN]) & uint64(0xFFFFFFFF)
+        count += uint64(1)
+    meta = count << uint64(at.META_COUNT_SHIFT)
+    if load64(cursor + uint64(8)) != 0:
+        meta |= uint64(at.META_UNDECODED)
+    elif count != 0:
+        meta |= kind_of(identity, last)
+        if repeats(last) != 0:
+            meta |= uint64(at.META_REP)
+    words[entry + at.KEY] = address
+    words[entry + at.END] = end
+    words[entry + at.LAST] = last
+    words[entry + at.META] = meta
+
+
+@njit(cache=True)
+def count_to(words: npt.NDArray[np.uint64], address: int, end: int) -> int:
+    """Return how many instructions start in [address, end)."""
+    cursor = words[at.CURSOR]
+    store64(cursor, address)
+    store64(cursor + uint64(8), uint64(4096))
+    store64(cursor + uint64(16), address)
+    count = uint64(0)
+    while load64(cursor + uint64(16)) < end:
+        if (
+            call5(
+                words[at.DISASM], words[at.DISASM_HANDLE], cursor, cursor + uint64(8), cursor + uint64(16), words[at.INSN]
+            )
+            & uint64(0xFF)
+        ) == 0:
+            break
+        count += uint64(1)
+    return count
+
+
+class Decoder:
+    """Own the capstone handle and the scratch memory that compiled code decodes with."""
+
+    def __init__(self) -> None:
+        self._capstone = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        self._insn = np.zeros(64, np.uint64)  # cs_insn is 240 bytes; detail stays off
+
+    def install(self, words: npt.NDArray[np.uint64]) -> None:
+        """Write the decoder's addresses into the shared words."""
+        import ctypes
+
+        library = capstone._cs
+        words[at.DISASM] = ctypes.cast(library.cs_disasm_iter, ctypes.c_void_p).value or 0
+        words[at.DISASM_HANDLE] = self._capstone.csh.value
+        words[at.INSN] = self._insn.ctypes.data
+        words[at.CURSOR] = words.ctypes.data + 8 * at.CURSOR_CODE

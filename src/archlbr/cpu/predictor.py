@@ -1,0 +1,113 @@
+"""The branch predictor: says which taken branches the core had mispredicted, so that INFO[63] has a source.
+
+A stand-in for the hardware's, deterministic and small (ours, docs/decisions/011): two-bit counters for conditional
+branches, the last target for indirect ones, a return stack for RET; relative jumps and calls never miss. `blocks` feeds
+it each terminator; the LBR recorder takes its verdict. `Predictor` is the pure form, `predict` the compiled one.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit, uint64
+
+from archlbr.arch.branches import BranchKind
+from archlbr.cpu import words as at
+
+COUNTER_ENTRIES: Final = at.COUNTERS * 32
+_TARGETS_AT: Final = at.PREDICTOR + at.COUNTERS
+_RETURNS_AT: Final = _TARGETS_AT + at.TARGETS
+_TOP: Final = _RETURNS_AT + at.RETURNS
+
+_COND = int(BranchKind.COND)
+_IND_JMP = int(BranchKind.IND_JMP)
+_REL_CALL = int(BranchKind.REL_CALL)
+_IND_CALL = int(BranchKind.IND_CALL)
+_RET = int(BranchKind.RET)
+_MASK64: Final = (1 << 64) - 1
+# 2^64 / golden ratio: spreads neighbouring addresses over the table (Knuth, TAOCP vol. 3, 6.4).
+_MIX: Final = 0x9E3779B97F4A7C15
+
+
+class Predictor(NamedTuple):
+    """The predictor's state: counters 0..3 by hashed address, last targets by hashed address, return addresses."""
+
+    counters: bytes = bytes(COUNTER_ENTRIES)
+    targets: tuple[int, ...] = (0,) * at.TARGETS
+    returns: tuple[int, ...] = (0,) * at.RETURNS
+    top: int = 0
+
+
+def _index(address: int, entries: int) -> int:
+    return ((address * _MIX & _MASK64) >> 40) % entries
+
+
+def step(state: Predictor, kind: int, source: int, target: int, successor: int, taken: int) -> tuple[Predictor, int]:
+    """Resolve one branch: return the next state and 1 when the prediction was wrong.
+
+    `successor` is the address after the branch instruction; a call pushes it.
+    """
+    counters, targets, returns, top = state
+    missed = 0
+    if kind == _COND:
+        index = _index(source, COUNTER_ENTRIES)
+        count = counters[index]
+        missed = int((count >= 2) != bool(taken))
+        count = min(3, count + 1) if taken else max(0, count - 1)
+        counters = counters[:index] + bytes((count,)) + counters[index + 1 :]
+    elif kind in (_IND_JMP, _IND_CALL):
+        index = _index(source, at.TARGETS)
+        missed = int(targets[index] != target)
+        targets = (*targets[:index], target, *targets[index + 1 :])
+    elif kind == _RET:
+        top = (top - 1) % at.RETURNS
+        missed = int(returns[top] != target)
+    if kind in (_REL_CALL, _IND_CALL):
+        returns = (*returns[:top], successor, *returns[top + 1 :])
+        top = (top + 1) % at.RETURNS
+    return Predictor(counters, targets, returns, top), missed
+
+
+@njit(cache=True)
+def predict(
+    words: npt.NDArray[np.uint64], kind: int, source: int, target: int, successor: int, taken: int
+) -> int:
+    """Resolve one branch in the shared words; the compiled twin of `step`."""
+    missed = uint64(0)
+    if kind == _COND:
+        index = (source * uint64(_MIX)) >> uint64(40) & uint64(COUNTER_ENTRIES - 1)
+        word = uint64(at.PREDICTOR) + (index >> uint64(5))
+        shift = (index & uint64(31)) << uint64(1)
+        count = words[word] >> shift & uint64(3)
+        missed = uint64(count >> uint64(1) != taken)
+        if taken != 0:
+            if count != 3:
+                words[word] += uint64(1) << shift
+        elif count != 0:
+            words[word] -= uint64(1) << shift
+        return missed
+    if kind == _IND_JMP or kind == _IND_CALL:
+        slot = uint64(_TARGETS_AT) + ((source * uint64(_MIX)) >> uint64(40) & uint64(at.TARGETS - 1))
+        missed = uint64(words[slot] != target)
+        words[slot] = target
+    elif kind == _RET:
+        top = (words[_TOP] - uint64(1)) & uint64(at.RETURNS - 1)
+        words[_TOP] = top
+        return uint64(words[uint64(_RETURNS_AT) + top] != target)
+    if kind == _REL_CALL or kind == _IND_CALL:
+        top = words[_TOP]
+        words[uint64(_RETURNS_AT) + top] = successor
+        words[_TOP] = (top + uint64(1)) & uint64(at.RETURNS - 1)
+    return missed
+
+
+def state_of(words: npt.NDArray[np.uint64]) -> Predictor:
+    """Return the predictor's pure state out of the shared words."""
+    packed = words[at.PREDICTOR : at.PREDICTOR + at.COUNTERS]
+    shifts = np.arange(0, 64, 2, dtype=np.uint64)
+    counters = (packed[:, None] >> shifts[None, :] & np.uint64(3)).astype(np.uint8).reshape(-1)
+    targets = tuple(int(word) for word in words[_TARGETS_AT : _TARGETS_AT + at.TARGETS])
+    returns = tuple(int(word) for word in words[_RETURNS_AT : _RETURNS_AT + at.RETURNS])
+    return Predictor(counters.tobytes(), targets, returns, int(words[_TOP]))

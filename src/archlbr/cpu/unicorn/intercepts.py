@@ -1,0 +1,66 @@
+"""Where the engine hands control back: system calls, exceptions, faults, refused instructions, stores into code.
+
+Compiled callbacks with Unicorn's hook signatures (uc.h, uc_cb_*). Each leaves its reason in the shared words and stops
+the engine; `cpu.unicorn.engine` reads the words. They run without the interpreter, so that no Python frame is on the
+stack when the engine unwinds (engine.md 3).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import carray, cfunc, types, uint64
+
+from archlbr.cpu import words as at
+from archlbr.cpu.address import call1
+
+WORDS_POINTER = types.CPointer(types.uint64)
+_syscall_hook = types.void(types.uint64, WORDS_POINTER)
+_interrupt_hook = types.void(types.uint64, types.uint32, WORDS_POINTER)
+_memory_hook = types.uint8(types.uint64, types.int32, types.uint64, types.int32, types.int64, WORDS_POINTER)
+_store_hook = types.void(types.uint64, types.int32, types.uint64, types.int32, types.int64, WORDS_POINTER)
+_invalid_hook = types.uint8(types.uint64, WORDS_POINTER)
+
+
+@cfunc(_syscall_hook, cache=True)
+def on_syscall(engine: int, pointer: Any) -> None:
+    """Stop at SYSCALL; the engine's RIP will be the next instruction."""
+    words = carray(pointer, (at.TABLE,))
+    words[at.REASON] = uint64(at.REASON_SYSCALL)
+    call1(words[at.EMU_STOP], engine)
+
+
+@cfunc(_interrupt_hook, cache=True)
+def on_interrupt(engine: int, vector: int, pointer: Any) -> None:
+    """Stop at an exception or software interrupt and keep its vector."""
+    words = carray(pointer, (at.TABLE,))
+    words[at.REASON] = uint64(at.REASON_EXCEPTION)
+    words[at.VECTOR] = uint64(vector)
+    call1(words[at.EMU_STOP], engine)
+
+
+@cfunc(_memory_hook, cache=True)
+def on_fault(_engine: int, access: int, address: int, _size: int, _value: int, pointer: Any) -> int:
+    """Keep an access that no mapping allows; returning 0 makes the engine stop with an error at the instruction."""
+    words = carray(pointer, (at.TABLE,))
+    words[at.REASON] = uint64(at.REASON_FAULT)
+    words[at.FAULT_ADDRESS] = address
+    words[at.FAULT_ACCESS] = uint64(access)
+    return 0
+
+
+@cfunc(_store_hook, cache=True)
+def on_store(_engine: int, _access: int, address: int, size: int, _value: int, pointer: Any) -> None:
+    """Note a store into the block that is running; planted over writable code only."""
+    words = carray(pointer, (at.WORDS,))
+    current = words[at.CURRENT]
+    if current != 0 and address < words[current + at.END] and address + uint64(size) > words[current + at.KEY]:
+        words[at.STORED] = uint64(1)
+
+
+@cfunc(_invalid_hook, cache=True)
+def on_invalid(_engine: int, pointer: Any) -> int:
+    """Keep that the engine refused an instruction; returning 0 stops it there."""
+    words = carray(pointer, (at.TABLE,))
+    words[at.REASON] = uint64(at.REASON_INVALID)
+    return 0

@@ -1,0 +1,77 @@
+"""The words that compiled hooks and Python share: one flat uint64 array, each word named once.
+
+The hooks in `blocks` and `intercepts` read and write them while guest code runs; `engine` reads them when it stops.
+Addresses of C functions come first, so that no compiled code holds one ("ours", docs/decisions/010).
+"""
+
+from __future__ import annotations
+
+# Addresses that the hooks call or read, set once for an engine.
+EMU_STOP = 0  # uc_emu_stop
+DISASM = 1  # cs_disasm_iter
+DISASM_HANDLE = 2
+INSN = 3  # a cs_insn for the decoder to fill
+CURSOR = 4  # address of the three words that follow: code pointer, bytes left, instruction address
+CURSOR_CODE = 5
+CURSOR_LEFT = 6
+CURSOR_ADDRESS = 7
+
+# What runs now.
+CURRENT = 8  # offset of the running block's entry in the table; 0: none, the next block follows no branch
+RETIRED = 9  # instructions retired by completed blocks: the model clock
+TAKEN = 10  # near branches taken
+FROM = 11  # out of `blocks.advance`: address of the branch instruction
+MISPREDICTED = 12  # out of `blocks.advance`: 1 when the predictor was wrong
+MISSES = 13  # blocks decoded
+
+# Why and when to stop.
+STOP = 14  # non-zero: the next block takes the slow path
+SIGNALLED = 15  # non-zero: a host signal waits
+REPEATED = 16  # 1: the block that stopped the engine comes again and is accounted for already
+REASON = 17  # out: one of the REASON_ values
+SLICE = 18  # blocks left before another thread may run, counted down
+VECTOR = 19  # out: the exception vector of REASON_EXCEPTION
+FAULT_ADDRESS = 20  # out: data address of REASON_FAULT
+FAULT_ACCESS = 21  # out: UC_MEM_* of REASON_FAULT
+
+# Code that is writable while it is executable: decoded again each time.
+VOLATILE_COUNT = 22
+STORED = 23  # 1: the running block has stored into its own bytes
+UNDECODED = 24  # out: address of a block whose bytes the decoder refused
+TABLE_USED = 25  # entries in use
+
+VOLATILE = 32  # pairs (start, end), VOLATILE_RANGES of them
+VOLATILE_RANGES = 64
+
+# The core's predictor (cpu/predictor.py).
+PREDICTOR = 160
+COUNTERS = 128  # words of 32 two-bit counters
+TARGETS = 512
+RETURNS = 16
+PREDICTOR_WORDS = COUNTERS + TARGETS + RETURNS + 1
+
+# The block table: open addressing, four words an entry.
+TABLE = 1024
+SLOTS_LOG2 = 18
+SLOTS = 1 << SLOTS_LOG2
+ENTRY = 4
+KEY = 0  # block address; 0 is an empty slot
+END = 1  # address after the block's last byte
+LAST = 2  # address of its last instruction
+META = 3  # kind in 7:0, instructions in 31:8, flags from 32
+
+META_COUNT_SHIFT = 8
+META_COUNT_MASK = 0xFFFFFF
+META_REP = 1 << 32  # the last instruction is a REP string instruction: the engine repeats it block by block
+META_UNDECODED = 1 << 33  # the decoder stopped before the end
+
+WORDS = TABLE + SLOTS * ENTRY
+
+REASON_NONE = 0
+REASON_SYSCALL = 1
+REASON_SLICE = 2
+REASON_SIGNAL = 3
+REASON_FLUSH = 4  # a buffer of samples or branches is full
+REASON_EXCEPTION = 5
+REASON_FAULT = 6
+REASON_INVALID = 7  # an instruction the engine refuses

@@ -1,0 +1,312 @@
+"""The system calls that are the machine's: address space, threads, signals, the program itself, the processor.
+
+`machine.userland` looks a number up in `OURS` before it asks the host's kernel. Each function takes the process, the calling
+thread and six arguments, and returns the result as the kernel would; None when it has set the registers itself or the
+thread does not go on. Meanings follow the man pages (section 2) of the calls' names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from archlbr.guest import signals as linux
+from archlbr.guest import syscalls as nr
+from archlbr.machine import delivery, forking, launch, procfs
+
+if TYPE_CHECKING:
+    from archlbr.machine.userland import Process, Thread
+
+Arguments: TypeAlias = list[int]
+Call: TypeAlias = "Callable[[Process, Thread, Arguments], int | None]"
+
+_PAGE: Final = 4096
+_SHM_RDONLY: Final = 0o10000
+_SHM_REMAP: Final = 0o40000
+_IPC_STAT: Final = 2
+_SHMCTL: Final = 31
+
+
+def signed(value: int) -> int:
+    """Return a register as the C int a call declares."""
+    return ctypes.c_int(value & 0xFFFFFFFF).value
+
+
+def mmap(process: Process, _thread: Thread, a: Arguments) -> int:
+    """mmap(addr, length, prot, flags, fd, offset)."""
+    fd = signed(a[4])
+    if not a[3] & 0x20:  # MAP_ANONYMOUS
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            return -(error.errno or errno.EBADF)
+    return _complain_of_collision(process, process.memory.mmap(a[0], a[1], a[2] & 0xF, a[3] & 0xFFFFFFFF, fd, a[5]))
+
+
+def munmap(process: Process, _thread: Thread, a: Arguments) -> int:
+    """munmap(addr, length)."""
+    return process.memory.munmap(a[0], a[1])
+
+
+def mprotect(process: Process, _thread: Thread, a: Arguments) -> int:
+    """mprotect(addr, length, prot)."""
+    return process.memory.mprotect(a[0], a[1], a[2] & 0xF)
+
+
+def mremap(process: Process, _thread: Thread, a: Arguments) -> int:
+    """mremap(old_address, old_size, new_size, flags, new_address)."""
+    return _complain_of_collision(process, process.memory.mremap(a[0], a[1], a[2], a[3], a[4]))
+
+
+def brk(process: Process, _thread: Thread, a: Arguments) -> int:
+    """brk(addr)."""
+    return process.memory.brk(a[0])
+
+
+def shmat(process: Process, _thread: Thread, a: Arguments) -> int:
+    """shmat(shmid, addr, flags), at an address of ours when none is asked for."""
+    status = ctypes.create_string_buffer(256)
+    result = process.kernel.call(_SHMCTL, a[0], _IPC_STAT, ctypes.addressof(status))
+    if result < 0:
+        return result
+    size = struct.unpack_from("<Q", status, 48)[0]  # shmid_ds.shm_segsz
+    where = a[1] or process.memory.choose(size)
+    if where < 0 or process.memory.overlapping(where, where + size):
+        return -errno.EINVAL
+    result = process.kernel.call(nr.SHMAT, a[0], where, a[2] & ~_SHM_REMAP)
+    if result >= 0:
+        process.memory.adopt(result, size, 1)
+        if a[2] & _SHM_RDONLY:
+            process.memory.mprotect(result, size, 1)
+    return result
+
+
+def shmdt(process: Process, _thread: Thread, a: Arguments) -> int:
+    """shmdt(addr)."""
+    region = process.memory.find(a[0])
+    result = process.kernel.call(nr.SHMDT, a[0])
+    if result == 0 and region is not None:
+        process.memory.munmap(region.start, region.end - region.start)
+    return result
+
+
+def rt_sigaction(process: Process, _thread: Thread, a: Arguments) -> int:
+    """rt_sigaction(sig, act, oldact, sigsetsize)."""
+    number = signed(a[0])
+    if a[3] != 8 or not 1 <= number <= linux.COUNT:
+        return -errno.EINVAL
+    old = process.signals.actions[number]
+    new = None
+    if a[1]:
+        if number in linux.UNCATCHABLE:
+            return -errno.EINVAL
+        raw = process.memory.read(a[1], 32)
+        if raw is None:
+            return -errno.EFAULT
+        new = linux.Action.unpack(raw)
+    if a[2] and not process.memory.write(a[2], old.pack()):
+        return -errno.EFAULT
+    if new is not None:
+        process.signals.set(number, new)
+    return 0
+
+
+def rt_sigreturn(process: Process, thread: Thread, _a: Arguments) -> None:
+    """rt_sigreturn(): go back to what the signal interrupted."""
+    delivery.sigreturn(process, thread)
+
+
+def sigaltstack(process: Process, thread: Thread, a: Arguments) -> int:
+    """sigaltstack(ss, old_ss)."""
+    rsp = process.engine.registers()["RSP"]
+    on_it = thread.alternate.holds(rsp)
+    old = thread.alternate
+    if a[1]:
+        seen = old._replace(flags=old.flags | (linux.SS_ONSTACK if on_it else 0))
+        if not process.memory.write(a[1], seen.pack()):
+            return -errno.EFAULT
+    if a[0]:
+        raw = process.memory.read(a[0], nr.SIGALTSTACK_SIZE)
+        if raw is None:
+            return -errno.EFAULT
+        new = linux.AlternateStack.unpack(raw)
+        if on_it:
+            return -errno.EPERM
+        if new.flags & ~(linux.SS_DISABLE | linux.SS_ONSTACK | linux.SS_AUTODISARM):
+            return -errno.EINVAL
+        if new.flags & linux.SS_DISABLE:
+            new = linux.AlternateStack()
+        elif new.size < linux.MINSIGSTKSZ:
+            return -errno.ENOMEM
+        thread.alternate = new._replace(flags=new.flags & ~linux.SS_ONSTACK)
+    return 0
+
+
+def arch_prctl(process: Process, _thread: Thread, a: Arguments) -> int:
+    """arch_prctl(code, addr): FS and GS are the engine's."""
+    code = signed(a[0])
+    if code in (nr.ARCH_SET_FS, nr.ARCH_SET_GS):
+        if a[1] >= 1 << 47:
+            return -errno.EPERM
+        process.engine.write_registers({"FS_BASE" if code == nr.ARCH_SET_FS else "GS_BASE": a[1]})
+        return 0
+    if code in (nr.ARCH_GET_FS, nr.ARCH_GET_GS):
+        base = process.engine.fs_base if code == nr.ARCH_GET_FS else process.engine.gs_base
+        return 0 if process.memory.write(a[1], struct.pack("<Q", base)) else -errno.EFAULT
+    return -errno.EINVAL
+
+
+def prctl(process: Process, thread: Thread, a: Arguments) -> int:
+    """prctl(option, ...): names are noted; what would bind the emulator is refused."""
+    option = signed(a[0])
+    if option in (nr.PR_SET_SECCOMP, nr.PR_SET_MM):
+        return -errno.EINVAL
+    result = process.kernel.call(nr.PRCTL, *a[:5])
+    if option == nr.PR_SET_NAME and result == 0:
+        name = process.memory.read_string(a[1], 16)
+        process.recorder.named(thread.tid, (name or b"")[:15], False)
+    return result
+
+
+def set_tid_address(_process: Process, thread: Thread, a: Arguments) -> int:
+    """set_tid_address(tidptr): the machine clears it when the thread ends."""
+    thread.cleared = a[0]
+    return thread.tid
+
+
+def prlimit64(process: Process, _thread: Thread, a: Arguments) -> int:
+    """prlimit64(pid, resource, new, old): limits on memory would be the emulator's too, so they are not set."""
+    if a[2] and signed(a[1]) in nr.EMULATOR_LIMITS and signed(a[0]) in (0, process.pid):
+        return process.kernel.call(nr.PRLIMIT64, a[0], a[1], 0, a[3])
+    return process.kernel.call(nr.PRLIMIT64, *a[:4])
+
+
+def setrlimit(process: Process, _thread: Thread, a: Arguments) -> int:
+    """setrlimit(resource, rlim), as prlimit64."""
+    if signed(a[0]) in nr.EMULATOR_LIMITS:
+        return 0
+    return process.kernel.call(nr.SETRLIMIT, *a[:2])
+
+
+def clone(process: Process, thread: Thread, a: Arguments) -> int | None:
+    """clone(flags, stack, parent_tid, child_tid, tls): a thread, or a process."""
+    flags = a[0]
+    if flags & nr.CLONE_THREAD:
+        return new_thread(process, thread, a)
+    if flags & nr.CLONE_UNSUPPORTED:
+        return -errno.EINVAL
+    return forking.fork(process, thread, flags, a[1], a[2], a[3], a[4])
+
+
+def new_thread(process: Process, thread: Thread, a: Arguments) -> int:
+    """Start a thread that goes on after the caller's SYSCALL with its own stack and FS base."""
+    from archlbr.machine.userland import Thread as NewThread
+
+    engine = process.engine
+    flags, stack, parent_tid, child_tid, tls = a[:5]
+    registers = engine.registers()
+    mine = engine.save()
+    changed = {"RAX": 0, "RSP": stack or registers["RSP"], "RCX": thread.rip, "R11": registers["EFLAGS"]}
+    if flags & nr.CLONE_SETTLS:
+        changed["FS_BASE"] = tls
+    engine.write_registers(changed)
+    child = NewThread(tid=0, rip=thread.rip, saved=engine.save())
+    engine.restore(mine)
+    ready = threading.Event()
+    # The new thread waits for its turn before it runs, so that its tid is known and written first.
+    process.start_thread(child, ready)
+    ready.wait()
+    if flags & nr.CLONE_CHILD_CLEARTID:
+        child.cleared = child_tid
+    word = struct.pack("<i", child.tid)
+    if flags & nr.CLONE_PARENT_SETTID:
+        process.memory.write(parent_tid, word)
+    if flags & nr.CLONE_CHILD_SETTID:
+        process.memory.write(child_tid, word)
+    process.threads[child.tid] = child
+    process.recorder.thread_started(child.tid, thread.tid)
+    return child.tid
+
+
+def fork(process: Process, thread: Thread, _a: Arguments) -> int | None:
+    """fork()."""
+    return forking.fork(process, thread, nr.SIGCHLD, 0, 0, 0, 0)
+
+
+def vfork(process: Process, thread: Thread, _a: Arguments) -> int | None:
+    """vfork()."""
+    return forking.fork(process, thread, nr.SIGCHLD | nr.CLONE_VM | nr.CLONE_VFORK, 0, 0, 0, 0)
+
+
+def execve(process: Process, thread: Thread, a: Arguments) -> int | None:
+    """execve(path, argv, envp)."""
+    return launch.execve(process, thread, -100, a[0], a[1], a[2], 0)
+
+
+def execveat(process: Process, thread: Thread, a: Arguments) -> int | None:
+    """execveat(dirfd, path, argv, envp, flags)."""
+    return launch.execve(process, thread, signed(a[0]), a[1], a[2], a[3], a[4])
+
+
+def exit_thread(process: Process, thread: Thread, a: Arguments) -> None:
+    """exit(status): end this thread, and the process with its last one."""
+    if len(process.threads) == 1:
+        process.status = a[0] & 0xFF
+        return
+    process.recorder.flush()
+    process.recorder.thread_ended(thread.tid)
+    del process.threads[thread.tid]
+    thread.ended = True
+    # No signal may pick a thread that runs no guest code any more.
+    everything = struct.pack("<Q", (1 << 64) - 1)
+    process.kernel.call(nr.RT_SIGPROCMASK, 2, ctypes.addressof(ctypes.create_string_buffer(everything)), 0, 8)
+    if thread.cleared and process.memory.write(thread.cleared, bytes(4)):
+        process.kernel.call(nr.FUTEX, thread.cleared, nr.FUTEX_WAKE, 1)
+
+
+def exit_group(process: Process, _thread: Thread, a: Arguments) -> None:
+    """exit_group(status)."""
+    process.status = a[0] & 0xFF
+
+
+OURS: Final[dict[int, Call]] = {
+    nr.MMAP: mmap,
+    nr.MUNMAP: munmap,
+    nr.MPROTECT: mprotect,
+    nr.MREMAP: mremap,
+    nr.BRK: brk,
+    nr.SHMAT: shmat,
+    nr.SHMDT: shmdt,
+    nr.RT_SIGACTION: rt_sigaction,
+    nr.RT_SIGRETURN: rt_sigreturn,
+    nr.SIGALTSTACK: sigaltstack,
+    nr.ARCH_PRCTL: arch_prctl,
+    nr.PRCTL: prctl,
+    nr.SET_TID_ADDRESS: set_tid_address,
+    nr.PRLIMIT64: prlimit64,
+    nr.SETRLIMIT: setrlimit,
+    nr.CLONE: clone,
+    nr.FORK: fork,
+    nr.VFORK: vfork,
+    nr.EXECVE: execve,
+    nr.EXECVEAT: execveat,
+    nr.EXIT: exit_thread,
+    nr.EXIT_GROUP: exit_group,
+    **procfs.CALLS,
+}
+
+
+def _complain_of_collision(process: Process, result: int) -> int:
+    if process.memory.collided is not None:
+        low, high = process.memory.collided
+        process.memory.collided = None
+        process.messages.append(
+            f"{process.path} asked for a mapping at {low:#x}-{high:#x}, where the emulator itself lies; "
+            "it was told ENOMEM; build the program so that it lets the kernel choose"
+        )
+    return result
