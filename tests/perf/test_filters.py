@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from archlbr.cli.arguments import spell_out_branch_flag
 from archlbr.errors import InputError
 from archlbr.perf.filters import lbr_ctl, parse_filter
 
@@ -93,25 +92,3 @@ def test_call_stack_mode_goes_with_no_other_branches() -> None:
     with pytest.raises(InputError) as refusal:
         parse_filter("stack,cond,u")
     assert str(refusal.value) == "branch filter 'stack' cannot be combined with cond: name it alone or with u, k"
-
-
-@pytest.mark.parametrize(
-    ("given", "understood"),
-    [
-        (["record", "-b", "ls", "-b"], ["record", "-j", "any", "ls", "-b"]),
-        (["record", "-b", "any", "ls"], ["record", "-j", "any", "ls"]),
-        (["record", "-b", "cond,call", "ls"], ["record", "-j", "cond,call", "ls"]),
-        (["record", "-b", "bogus", "--", "ls"], ["record", "-j", "bogus", "--", "ls"]),
-        (["record", "-b", "--", "ls"], ["record", "-j", "any", "--", "ls"]),
-        (["record", "-c", "7", "--branch-any", "-o", "x", "ls"], ["record", "-c", "7", "-j", "any", "-o", "x", "ls"]),
-        (["record", "-b"], ["record", "-j", "any"]),
-        (["record", "--", "grep", "-b", "any"], ["record", "--", "grep", "-b", "any"]),
-        (["record", "grep", "-b", "any"], ["record", "grep", "-b", "any"]),
-        (["record", "-c", "7", "grep", "-b", "any"], ["record", "-c", "7", "grep", "-b", "any"]),
-        (["record", "-o", "-b", "ls"], ["record", "-o", "-b", "ls"]),
-        (["decode", "-b", "any"], ["decode", "-b", "any"]),
-        ([], []),
-    ],
-)
-def test_a_bare_branch_flag_means_any_as_in_perf(given: list[str], understood: list[str]) -> None:
-    assert spell_out_branch_flag(given) == understood
