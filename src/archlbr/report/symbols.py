@@ -7,12 +7,16 @@ Fed by the paths of a profile's mappings; `summary` asks for the hottest places 
 from __future__ import annotations
 
 from bisect import bisect_right
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
+
+from archlbr.errors import InputError
+from archlbr.profile.images import segments
 
 # Elf64_Sym: st_name, st_info, st_other, st_shndx, st_value, st_size.
 SYMBOL = np.dtype(
@@ -33,12 +37,6 @@ class Place(NamedTuple):
         return f"{self.symbol}+{self.offset:#x}" if self.symbol else f"{self.offset:#x}"
 
 
-class _Segment(NamedTuple):
-    offset: int
-    size: int
-    address: int
-
-
 class _Function(NamedTuple):
     start: int
     end: int
@@ -50,15 +48,13 @@ class SymbolFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._segments: list[_Segment] = []
+        self._segments: tuple[tuple[int, int, int], ...] = ()
         self._functions: list[_Function] = []
-        if not Path(path).is_file():
-            return
-        try:
-            with open(path, "rb") as stream:
-                self._read(ELFFile(stream))
-        except (OSError, ELFError):
-            self._functions = []
+        if Path(path).is_file():
+            with suppress(InputError, OSError, ELFError):
+                self._segments = segments(path)
+                with open(path, "rb") as stream:
+                    self._functions = _read(ELFFile(stream))
         self._starts = [function.start for function in self._functions]
 
     def place(self, offset: int) -> Place:
@@ -71,21 +67,18 @@ class SymbolFile:
         return Place(self.path, "", address)
 
     def _address(self, offset: int) -> int:
-        for segment in self._segments:
-            if segment.offset <= offset < segment.offset + segment.size:
-                return offset - segment.offset + segment.address
+        for start, size, address in self._segments:
+            if start <= offset < start + size:
+                return offset - start + address
         return offset
 
-    def _read(self, elf: ELFFile) -> None:
-        for segment in elf.iter_segments("PT_LOAD"):
-            self._segments.append(_Segment(segment["p_offset"], segment["p_filesz"], segment["p_vaddr"]))
-        for name in (".symtab", ".dynsym"):
-            table = elf.get_section_by_name(name)
-            if table is None:
-                continue
-            self._functions = _functions(table.data(), elf.get_section(table["sh_link"]).data())
-            if self._functions:
-                return
+
+def _read(elf: ELFFile) -> list[_Function]:
+    for name in (".symtab", ".dynsym"):
+        table = elf.get_section_by_name(name)
+        if table is not None and (found := _functions(table.data(), elf.get_section(table["sh_link"]).data())):
+            return found
+    return []
 
 
 def _functions(table: bytes, names: bytes) -> list[_Function]:
