@@ -6,6 +6,7 @@ gABI, "Program Header".
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -17,6 +18,10 @@ from elftools.elf.elffile import ELFFile
 from archlbr.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
     from archlbr.profile.stack import Mapping, Words
 
 
@@ -36,20 +41,54 @@ def link_addresses(mapping: Mapping, addresses: Words) -> Words:
 @lru_cache(maxsize=256)
 def segments(path: str) -> tuple[tuple[int, int, int], ...]:
     """Return (file offset, size, link-time address) of each executable segment; InputError when there is none."""
+    with _elf(path) as image:
+        rows = [
+            (part["p_offset"], part["p_filesz"], part["p_vaddr"])
+            for part in image.iter_segments("PT_LOAD")
+            if part["p_flags"] & 1
+        ]
+    if not rows:
+        raise InputError(f"{path} has no executable segment")
+    return tuple(rows)
+
+
+@lru_cache(maxsize=256)
+def functions(path: str) -> tuple[Words, Words]:
+    """Return the first and last+1 link-time addresses of an ELF file's function symbols, sorted, uint64[n] each.
+
+    Empty when the file is stripped. InputError when it cannot be read.
+    """
+    with _elf(path) as image:
+        found = {
+            (row["st_value"], row["st_value"] + row["st_size"])
+            for name in (".symtab", ".dynsym")
+            if (table := image.get_section_by_name(name)) is not None
+            for row in table.iter_symbols()
+            if row["st_info"]["type"] == "STT_FUNC" and row["st_size"] and row["st_shndx"] != "SHN_UNDEF"
+        }
+    rows = np.array(sorted(found), dtype=np.uint64).reshape(-1, 2)
+    return rows[:, 0], rows[:, 1]
+
+
+def same_function(path: str, one: Words, other: Words) -> NDArray[np.bool_]:
+    """Return whether both link-time addresses lie in the same function of an ELF file, bool[n]."""
+    starts, ends = functions(path)
+    if not len(starts):
+        return np.zeros(len(one), dtype=np.bool_)
+    place = np.maximum(np.searchsorted(starts, one, side="right") - 1, 0)
+    low, high = starts[place], ends[place]
+    return (low <= one) & (one < high) & (low <= other) & (other < high)
+
+
+@contextlib.contextmanager
+def _elf(path: str) -> Iterator[ELFFile]:
     try:
         with open(path, "rb") as file:
-            rows = [
-                (part["p_offset"], part["p_filesz"], part["p_vaddr"])
-                for part in ELFFile(file).iter_segments("PT_LOAD")
-                if part["p_flags"] & 1
-            ]
+            yield ELFFile(file)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; its link-time addresses are needed") from error
     except ELFError as error:
         raise InputError(f"{path} is not an ELF file: {error}") from error
-    if not rows:
-        raise InputError(f"{path} has no executable segment")
-    return tuple(rows)
 
 
 class Images:

@@ -1,7 +1,7 @@
 """Profiles as text, for tools that read it and need no perf: perf-script lines and BOLT's pre-aggregated form.
 
 Both are made from a perf.data file through `reader`. llvm-profgen reads the first with `--perfscript`, perf2bolt the
-second with `-pa`. The layouts are those of `perf script -F pid,ip,brstack --show-mmap-events`
+second with `-pa`. The layouts are those of `perf script -F [pid,]ip,brstack --show-mmap-events`
 (tools/perf/builtin-script.c) and of `DataAggregator::parseAggregatedLBREntry` (bolt/lib/Profile/DataAggregator.cpp);
 reference profile-tools.md 2.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from archlbr.errors import InputError
 from archlbr.profile import stack
 from archlbr.profile.edges import EdgeCounter, EdgeTable, count_edges, pairs
-from archlbr.profile.images import link_addresses
+from archlbr.profile.images import link_addresses, same_function
 from archlbr.profile.maps import AddressSpaces
 from archlbr.profile.stack import Entries, Mmap, Samples, Words
 
@@ -33,35 +33,39 @@ TYPE_NAMES = (
 )  # fmt: skip
 
 
-def script(reader: Reader) -> Iterator[str]:
-    """Yield the profile as perf-script text, whole lines in file order: one a mapping, one a sample."""
+def script(reader: Reader, pid: bool = False) -> Iterator[str]:
+    """Yield the profile as perf-script text, whole lines in file order: one a mapping, one a sample.
+
+    llvm-profgen takes the form without the sample's pid for branch stacks, and no other.
+    """
     for event in reader.events():
         if isinstance(event, Mmap):
-            yield mmap_line(event)
+            yield mmap_line(event, pid)
         elif isinstance(event, Samples):
-            yield from sample_lines(event)
+            yield from sample_lines(event, pid)
 
 
-def mmap_line(event: Mmap) -> str:
-    """Return a mapping's line."""
+def mmap_line(event: Mmap, pid: bool = False) -> str:
+    """Return a mapping's line, after its process where `pid` is."""
     where = event.mapping
     prot = "".join(letter if where.prot >> bit & 1 else "-" for bit, letter in enumerate("rwx"))
     # %#x prints 0 without its prefix.
     pgoff = f"{where.pgoff:#x}" if where.pgoff else "0"
+    process = f"{event.pid:5d} " if pid else ""
     return (
-        f"{event.pid:5d} PERF_RECORD_MMAP2 {event.pid}/{event.tid}: [{where.start:#x}({where.length:#x}) @ {pgoff} "
+        f"{process}PERF_RECORD_MMAP2 {event.pid}/{event.tid}: [{where.start:#x}({where.length:#x}) @ {pgoff} "
         f"{where.major:02x}:{where.minor:02x} {where.inode} {where.generation}]: "
         f"{prot}{'s' if where.flags & 1 else 'p'} {where.path}\n"
     )
 
 
-def sample_lines(samples: Samples) -> Iterator[str]:
-    """Yield a batch's lines."""
+def sample_lines(samples: Samples, pid: bool = False) -> Iterator[str]:
+    """Yield a batch's lines, each after its process where `pid` is."""
     words, place = _entry_words(samples.entries)
     listed = [words[index] for index in place.tolist()]
     bounds = samples.offsets.tolist()
-    for index, (pid, ip) in enumerate(zip(samples.pid.tolist(), samples.ip.tolist(), strict=True)):
-        yield f"{pid:5d} {ip:16x}{''.join(listed[bounds[index] : bounds[index + 1]])}\n"
+    for index, (process, ip) in enumerate(zip(samples.pid.tolist(), samples.ip.tolist(), strict=True)):
+        yield f"{f'{process:5d} ' if pid else ''} {ip:16x}{''.join(listed[bounds[index] : bounds[index + 1]])}\n"
 
 
 def _entry_words(entries: Entries) -> tuple[list[str], NDArray[np.int64]]:
@@ -107,7 +111,8 @@ def preaggregated(reader: Reader, path: str) -> Iterator[str]:
         older = newer + 1
         inside = (target[older] != 0) & (source[newer] != 0)
         newer, older = newer[inside], older[inside]
-        for kind, entered in (("F", source[older] != 0), ("f", source[older] == 0)):
+        within = same_function(path, target[older], source[older])
+        for kind, entered in (("F", within), ("f", ~within)):
             counters[kind].add(count_edges(target[older][entered], source[newer][entered]))
     if not len(counters["B"].table()):
         raise InputError(f"no sample of {reader.name} touches {path}: record it with a smaller period")

@@ -148,14 +148,21 @@ class Reader:
             while offset < end:
                 self._file.seek(offset)
                 raw = self._file.read(min(CHUNK, end - offset))
-                words = np.frombuffer(raw[: len(raw) // 8 * 8], dtype="<u8")
-                found = walk(words, offset)
-                if not found.used:
+                at = 0
+                while at < len(raw):
+                    words = np.frombuffer(raw, dtype="<u8", count=(len(raw) - at) // 8, offset=at)
+                    # Behind a record of odd length the words lie askew: a copy puts them right.
+                    words = np.require(words, requirements="A")
+                    found = walk(words, offset + at)
+                    yield from self._chunk(words, found.starts, found.lengths, offset + at)
+                    if not found.used:
+                        break
+                    at += found.used
+                if not at:
                     raise InputError(
                         f"record at offset {offset:#x} reaches beyond the data's end at {end:#x}; cut short?"
                     )
-                yield from self._chunk(words, found.starts, found.lengths, offset)
-                offset += 8 * found.used + found.skip
+                offset += at
             if offset > end:
                 raise InputError(f"AUX payload ends {offset - end} bytes beyond the data's end at {end:#x}; cut short?")
 

@@ -135,8 +135,8 @@ class _Source:
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from error
         # Whatever is left behind the last whole record at the end of the file is torn, and nobody will complete it.
-        self.ended = not found.used or self._at + 8 * found.used == os.path.getsize(self.path)
-        self._at += 8 * found.used
+        self.ended = not found.used or self._at + found.used == os.path.getsize(self.path)
+        self._at += found.used
         return _Chunk(words, found.starts, found.lengths, _times(words, found.starts, found.lengths))
 
 

@@ -19,9 +19,15 @@ if TYPE_CHECKING:
     from archlbr.profile.stack import Words
 
 
+# Types from here on are perf's own, not the kernel's, and need not be a multiple of 8 long
+# (PERF_RECORD_USER_TYPE_START).
+_USER_TYPE = 64
+
+
 class Walk(NamedTuple):
-    """The whole records of a stretch: starts and lengths in words, int64[n]; words used; bytes of payload to skip
-    behind them.
+    """The whole records of a stretch: their starts and lengths in words, int64[n]; how many bytes to go on behind.
+
+    `skip` of those bytes are the payload behind the last record, and perhaps not in the stretch.
     """
 
     starts: NDArray[np.int64]
@@ -34,8 +40,8 @@ def walk(words: Words, offset: int) -> Walk:
     """Return the whole records in `words`, which began at byte `offset` of the file; the rest may be a record's first
     part.
 
-    Stops behind an AUXTRACE record, whose payload is no record. InputError for a size no record can have, and for
-    compressed records.
+    Stops behind a record after which words would be out of step: one of odd length (left out: perf's own), or an
+    AUXTRACE record with its payload. InputError for a size no record can have, and for compressed records.
     """
     view = words.data
     end, at, skip = len(view), 0, 0
@@ -44,22 +50,25 @@ def walk(words: Words, offset: int) -> Walk:
     while at < end:
         header = view[at]
         size = header >> 48
-        if size < 8 or size & 7:
-            raise InputError(f"record at offset {offset + 8 * at:#x}: size {size} is no multiple of 8; damaged file")
         after = at + (size >> 3)
-        if after > end:
-            break
-        append(at)
         kind = header & 0xFFFFFFFF
-        if kind >= AUXTRACE_TYPE:
+        if size < 8 or (size & 7 and kind < _USER_TYPE):
+            raise InputError(f"record at offset {offset + 8 * at:#x}: size {size} is no multiple of 8; damaged file")
+        if after + (size & 7 > 0) > end:
+            break
+        if kind >= _USER_TYPE:
             if kind in COMPRESSED_TYPES:
                 raise InputError(
                     f"record at offset {offset + 8 * at:#x}: compressed records cannot be read; record without -z"
                 )
+            if size & 7:
+                found = np.array(starts, dtype=np.int64)
+                return Walk(found, np.diff(found, append=at), 8 * at + size, 0)
             if kind == AUXTRACE_TYPE and size >= 16:
                 skip = view[at + 1]
-                at = after
-                break
+        append(at)
         at = after
+        if skip:
+            break
     found = np.array(starts, dtype=np.int64)
-    return Walk(found, np.diff(found, append=at), at, skip)
+    return Walk(found, np.diff(found, append=at), 8 * at + skip, skip)
