@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.properties.twins import OPERATION, Twins
 
 from archlbr.arch.cpuid import LION_COVE, Leaf1C
 from archlbr.lbr.state import architectural, legacy
+from tests.properties.twins import OPERATION, Twins
 
 OPERATIONS = 256
 EXAMPLES = 600

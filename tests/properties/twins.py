@@ -89,9 +89,7 @@ class Twins:
         )
         self.state, outcome = step(self.facility, self.state, action)
         flags = mispredicted | in_tx << 1 | abort << 2 | event << 3 | counts << 8
-        compiled.record(
-            self.words, U(source), U(target), U(kind), U(cpl_from), U(cpl_to), U(self.clock), U(flags)
-        )
+        compiled.record(self.words, U(source), U(target), U(kind), U(cpl_from), U(cpl_to), U(self.clock), U(flags))
         assert outcome == DONE
         after = newest_first(self.facility, self.state)
         flavour = "arch" if self.facility.format == ARCH else "legacy"
