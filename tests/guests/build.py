@@ -7,13 +7,41 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent
 
+_BARE = ("-nostdlib", "-static")
+_KERNEL = ("-O1", "-ffreestanding", "-fno-stack-protector", "-fno-tree-loop-distribute-patterns", *_BARE)
+_LIBC = ("-O1", "-g", "-Wall", "-Wextra")
+_OPTIMISABLE = ("-O2", "-g", "-Wall", "-Wextra", "-fno-reorder-blocks-and-partition", "-Wl,--emit-relocs", "-Wl,-z,now")
+
 # name -> (source, the compiler's arguments after -o PROGRAM SOURCE)
-_BARE = ("-nostdlib", "-static", "-ffreestanding", "-fno-stack-protector")
-_LIBC = ("-O1", "-g")
 RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "known": ("../oracle/known.S", _BARE),
     "endless": ("endless.S", _BARE),
     "zoo": ("zoo.S", _BARE),
+    "rewrite": ("rewrite.S", _BARE),
+    "far": ("far.S", _BARE),
+    "kmini": ("kmini.c", (*_KERNEL, "-fno-pie", "-no-pie")),
+    "kmini_pie": ("kmini.c", ("-O2", *_KERNEL[1:-1], "-fpie", "-pie")),
+    "kernel": ("kernel.c", _OPTIMISABLE),
+    "kernel_fixed": ("kernel.c", (*_OPTIMISABLE, "-fno-pie", "-no-pie")),
+    "hello": ("hello.c", _LIBC),
+    "hello_fixed": ("hello.c", (*_LIBC, "-fno-pie", "-no-pie")),
+    "hello_static": ("hello.c", (*_LIBC, "-static")),
+    "hello_static_pie": ("hello.c", (*_LIBC, "-static-pie")),
+    "jumps": ("jumps.c", (*_LIBC, "-Wno-clobbered")),
+    "signals": ("signals.c", _LIBC),
+    "faults": ("faults.c", (*_LIBC, "-Wno-array-bounds")),
+    "exceptions": ("exceptions.cc", _LIBC),
+    "pair": ("pair.cc", (*_LIBC, "-pthread")),
+    "threads": ("threads.c", (*_LIBC, "-pthread")),
+    "talkers": ("talkers.c", (*_LIBC, "-pthread")),
+    "jit": ("jit.c", _LIBC),
+    "crash": ("crash.c", (*_LIBC, "-Wno-array-bounds")),
+    "processes": ("processes.c", _LIBC),
+    "timers": ("timers.c", _LIBC),
+    "memory": ("memory.c", _LIBC),
+    "surroundings": ("surroundings.c", _LIBC),
+    "over_itself": ("over_itself.c", _LIBC),
+    "avx": ("avx.c", (*_LIBC, "-mavx2")),
 }
 
 

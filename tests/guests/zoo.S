@@ -273,3 +273,4 @@ recurse:
 fail:   ud2
 done:   movzbl  %bl, %edi
         exit_group
+        .section .note.GNU-stack, "", @progbits

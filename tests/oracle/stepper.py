@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.oracle.traces import Trace, read_trace, symbols
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
 
 SOURCE = Path(__file__).with_name("step.c")
 

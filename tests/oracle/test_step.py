@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.guests.build import Guests
-from tests.oracle.stepper import Oracle
 from tests.oracle.traces import symbols
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.guests.build import Guests
+    from tests.oracle.stepper import Oracle
 
 # What the processor does in known.S, read off the source: (FROM, TO, KIND) by label.
 BY_HAND = [

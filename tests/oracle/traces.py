@@ -1,15 +1,17 @@
-"""Branch traces as values: read, brought to comparable addresses, cut to what two runs share, compared record by record.
+"""Branch traces as values: read, brought to comparable addresses, cut to what two runs share, compared one by one.
 
-Both the oracle and `archlbr trace` write `TID 0xFROM 0xTO KIND` lines and `# mmap PID 0xSTART 0xEND 0xPGOFF PATH` comments. They
-place programs and libraries differently, so an address inside a mapped file is turned into (file, offset).
+Both the oracle and `archlbr trace` write `TID 0xFROM 0xTO KIND` lines and comments `# mmap PID 0xSTART 0xEND 0xPGOFF
+PATH`. They place programs and libraries differently, so an address inside a mapped file is turned into (file, offset).
 """
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Record(NamedTuple):
@@ -130,15 +132,26 @@ def within(edges: list[Edge], inside: Callable[[Place], bool]) -> list[Edge]:
     return kept
 
 
-def own_code(program: Path, name: str = ".text") -> Callable[[Place], bool]:
-    """Return the test whether a place lies in that section of the program, or in code that no file holds."""
-    where = section(program, name)
+def own_code(program: Path, generated: range = range(0)) -> Callable[[Place], bool]:
+    """Return the test whether a place lies in the text of the program, or in the addresses it generates code at."""
+    where = section(program, ".text")
     path = str(program)
 
     def inside(place: Place) -> bool:
-        return not place.file or (place.file == path and where.offset <= place.offset < where.offset + where.size)
+        if not place.file:
+            return place.offset in generated
+        return place.file == path and where.offset <= place.offset < where.offset + where.size
 
     return inside
+
+
+def from_function(edges: list[Edge], program: Path, name: str) -> list[Edge]:
+    """Drop what comes before the first instruction of a function of the program: all up to the first branch that enters it."""
+    where = section(program, ".text")
+    entry = Place(str(program), symbols(program)[name] - where.address + where.offset)
+    at = next((index for index, edge in enumerate(edges) if edge.target == entry), None)
+    assert at is not None, f"{name} of {program} was never entered"
+    return edges[at + 1 :]
 
 
 def assert_equal(ours: list[Edge], theirs: list[Edge], what: str) -> None:

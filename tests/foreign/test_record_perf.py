@@ -1,0 +1,66 @@
+"""perf reads what `archlbr record` writes."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.recording import archlbr, script_edges
+from tests.cli.recording import run as run_recorder
+from tests.foreign.tools import need, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.guests.build import Guests
+
+pytestmark = pytest.mark.foreign
+
+
+@pytest.fixture(scope="module")
+def profile(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One round of the kernel, recorded at a period of 1009."""
+    data = tmp_path_factory.mktemp("recorded") / "perf.data"
+    ended = run_recorder(archlbr("record", "-c", "1009", "-o", data, "--", guests.kernel, "1"))
+    assert ended == run_recorder([guests.kernel, "1"])
+    return data
+
+
+def test_perf_script_prints_the_branches_the_text_format_has(profile: Path, guests: Guests, tmp_path: Path) -> None:
+    text = tmp_path / "script"
+    run_recorder(archlbr("record", "-c", "1009", "--format", "script", "-o", text, "--", guests.kernel, "1"))
+    printed = run([need("perf"), "script", "-i", profile, "-F", "ip,brstack"], tmp_path).stdout
+    edges = script_edges(printed)
+    assert sum(edges.values()) > 30_000
+    assert edges == script_edges(text.read_text())
+
+
+def test_every_sample_is_in_the_recorded_process(profile: Path, tmp_path: Path) -> None:
+    printed = run([need("perf"), "script", "-i", profile, "-F", "comm,pid,tid,time,event,brstack"], tmp_path).stdout
+    lines = printed.splitlines()
+    assert len(lines) > 1000
+    assert {line.split()[0] for line in lines} == {"kernel"}
+    times = [float(re.search(r"(\d+\.\d+):", line)[1]) for line in lines]  # type: ignore[index]  # each line has a time
+    assert times == sorted(times)
+    assert all(line.count("/P/") + line.count("/M/") == 32 for line in lines[1:])
+
+
+def test_perf_report_finds_the_functions(profile: Path, tmp_path: Path) -> None:
+    printed = run(
+        [need("perf"), "report", "-b", "--stdio", "-i", profile, "--sort", "symbol_from,symbol_to"], tmp_path
+    ).stdout
+    for name in ("quicksort", "fib", "main"):
+        assert name in printed
+    assert "COND" in printed
+
+
+def test_the_whole_event_log_is_understood(profile: Path, tmp_path: Path) -> None:
+    raw = run([need("perf"), "report", "-D", "-i", profile], tmp_path).stdout
+    assert "PERF_RECORD_COMM" in raw
+    assert re.search(r"PERF_RECORD_MMAP2 .* r-xp .*/kernel\n", raw)
+    told = run([need("perf"), "report", "--header-only", "-i", profile], tmp_path).stdout
+    assert "kernel 1" in told
+    builds = run([need("perf"), "buildid-list", "-i", profile], tmp_path).stdout
+    assert re.search(r"^[0-9a-f]{40} .*/kernel$", builds, re.MULTILINE)

@@ -1,0 +1,48 @@
+/* The address space at work: brk growth, large stacks, mremap, guard pages, files mapped shared, holes filled again. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+__attribute__((noinline)) static unsigned deep(int depth) {
+    volatile char frame[4000];
+    memset((void *)frame, depth, sizeof frame);
+    return depth ? deep(depth - 1) + (unsigned char)frame[17] : 1;
+}
+
+int main(void) {
+    char *start = sbrk(0);
+    for (int i = 0; i < 20; i++) {
+        char *more = sbrk(300000);
+        memset(more, i, 300000);
+    }
+    int grown = (char *)sbrk(0) - start == 6000000 && start[299999] == 0 && start[300000] == 1;
+    unsigned stacked = deep(1500); /* six megabytes */
+    char *area = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    strcpy(area + 65000, "moves along");
+    char *moved = mremap(area, 65536, 4 << 20, MREMAP_MAYMOVE);
+    int same = moved != MAP_FAILED && !strcmp(moved + 65000, "moves along");
+    moved[(4 << 20) - 1] = 1;
+    moved = mremap(moved, 4 << 20, 8192, 0);
+    munmap(moved + 4096, 4096);
+    char *again = mmap(moved + 4096, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    int hole = again == moved + 4096 && again[0] == 0;
+    int file = memfd_create("shared", 0);
+    if (ftruncate(file, 8192)) return 90;
+    char *one = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    char *two = mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 4096);
+    strcpy(one + 4096, "seen twice");
+    int shared = !strcmp(two, "seen twice");
+    void *big = malloc(50 << 20);
+    memset(big, 1, 50 << 20);
+    free(big);
+    void *aligned = NULL;
+    int fits = posix_memalign(&aligned, 1 << 20, 1000) == 0 && ((uintptr_t)aligned & 0xfffff) == 0;
+    madvise(area, 0, MADV_DONTNEED);
+    printf("%d %u %d %d %d %d\n", grown, stacked, same, hole, shared, fits);
+    return 6;
+}
