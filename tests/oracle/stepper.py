@@ -1,4 +1,4 @@
-"""Runs step.c: compiled once a session, started in an environment in which a program's C library takes the paths it takes with us."""
+"""Runs step.c: compiled once a session, in an environment where a C library takes the paths that it takes with us."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 SOURCE = Path(__file__).with_name("step.c")
 
-# What glibc 2.36 must not use, as CPUID does not offer it there: the string functions then are the SSE2 ones in both runs.
+# What glibc must not use, as our CPUID does not offer it: the string functions are the SSE2 ones in both runs.
 MASKED = (
-    "AVX,AVX2,AVX_Fast_Unaligned_Load,AVX512F,AVX512VL,AVX512BW,AVX512CD,AVX512DQ,BMI1,BMI2,ERMS,FSRM,LZCNT,MOVBE,RTM,XSAVE,XSAVEC,"
-    "Prefer_No_VZEROUPPER,AVX2_Usable,AVX512F_Usable,FMA,FMA4,SSSE3,SSE4_1,SSE4_2"
+    "AVX,AVX2,AVX_Fast_Unaligned_Load,AVX512F,AVX512VL,AVX512BW,AVX512CD,AVX512DQ,BMI1,BMI2,ERMS,FSRM,LZCNT,MOVBE,RTM,"
+    "XSAVE,XSAVEC,Prefer_No_VZEROUPPER,FMA,FMA4,SSSE3,SSE4_1,SSE4_2"
 )
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -45,7 +45,7 @@ class Oracle:
         stdin: bytes = b"",
         status: int = 0,
     ) -> Trace:
-        """Step a program through and return its branches; start names the function to step from, status what it must end with."""
+        """Step a program through and return its branches, from the function start on; it must end with status."""
         self.runs += 1
         out = self.directory / f"trace{self.runs}"
         options: list[str | os.PathLike[str]] = ["-o", out]

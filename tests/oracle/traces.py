@@ -146,7 +146,7 @@ def own_code(program: Path, generated: range = range(0)) -> Callable[[Place], bo
 
 
 def from_function(edges: list[Edge], program: Path, name: str) -> list[Edge]:
-    """Drop what comes before the first instruction of a function of the program: all up to the first branch that enters it."""
+    """Drop what comes before the first instruction of a function of the program, its own entry included."""
     where = section(program, ".text")
     entry = Place(str(program), symbols(program)[name] - where.address + where.offset)
     at = next((index for index, edge in enumerate(edges) if edge.target == entry), None)
