@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tests.guests.build import Guests
 
 NAMES = [
-    "known", "zoo", "rewrite", "far", "kmini", "kmini_pie", "hello", "hello_fixed", "hello_static", "hello_static_pie",
-    "jumps", "signals", "faults", "exceptions", "pair", "threads", "talkers", "jit", "processes", "timers", "memory",
+    "known", "zoo", "rewrite", "far", "wild", "kmini", "kmini_pie", "hello", "hello_fixed", "hello_static", "hello_static_pie",
+    "jumps", "signals", "faults", "exceptions", "pair", "threads", "talkers", "jit", "forks", "processes", "timers", "memory",
     "over_itself",
 ]  # fmt: skip
 

@@ -34,6 +34,7 @@ CASES = [
     Case("zoo", 80, "whole"),
     Case("rewrite", 21, "whole"),
     Case("far", 4, "whole"),
+    Case("wild", 6, "whole"),
     Case("kmini", 119, "whole"),
     Case("kmini_pie", 119, "own"),
     Case("hello_static", 7, "main"),
@@ -45,8 +46,10 @@ CASES = [
     Case("faults", 41, "own"),
     Case("exceptions", 60, "own"),
     Case("threads", 9, "own"),
+    Case("forks", 15, "own"),
     Case("jit", 59, "own", range(0x30000000, 0x32000000)),
 ]
+WITHOUT_MAIN = ("known", "zoo", "rewrite", "far", "wild", "kmini", "kmini_pie")
 
 
 def traced(program: Path, out: Path, status: int) -> Trace:
@@ -58,8 +61,8 @@ def traced(program: Path, out: Path, status: int) -> Trace:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_branch_is_the_one_the_processor_took(case: Case, guests: Guests, oracle: Oracle, tmp_path: Path) -> None:
     program: Path = getattr(guests, case.name)
-    start = "main" if case.scope == "main" or program_has_main(case) else None
-    theirs = oracle.trace([program], start=start, status=case.status).edges()
+    start = None if case.name in WITHOUT_MAIN else "main"
+    theirs = oracle.trace([program], start=start, follow=case.name == "forks", status=case.status).edges()
     ours = traced(program, tmp_path / "trace", case.status).edges()
     if start:
         ours[0] = from_function(ours[0], program, "main")
@@ -69,10 +72,6 @@ def test_every_branch_is_the_one_the_processor_took(case: Case, guests: Guests, 
     assert len(ours) == len(theirs), "threads"
     for number, (mine, native) in enumerate(zip(ours, theirs, strict=True)):
         assert_equal(mine, native, f"{case.name}, thread {number}")
-
-
-def program_has_main(case: Case) -> bool:
-    return case.name not in ("known", "zoo", "rewrite", "far", "kmini", "kmini_pie")
 
 
 def test_a_trace_to_stdout_is_the_trace_in_the_file(guests: Guests, tmp_path: Path) -> None:

@@ -42,13 +42,19 @@ class Oracle:
         command: Sequence[str | os.PathLike[str]],
         *,
         start: str | None = None,
+        follow: bool = False,
         stdin: bytes = b"",
         status: int = 0,
     ) -> Trace:
-        """Step a program through and return its branches, from the function start on; it must end with status."""
+        """Step a program through and return its branches, from the function start on; it must end with status.
+
+        With follow, the children it forks are threads of the trace too.
+        """
         self.runs += 1
         out = self.directory / f"trace{self.runs}"
         options: list[str | os.PathLike[str]] = ["-o", out]
+        if follow:
+            options.append("-f")
         if start:
             options += ["-b", hex(symbols(Path(command[0]))[start])]
         done = subprocess.run(
