@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from tests.guests.build import Guests
 
 NAMES = [
-    "known", "zoo", "rewrite", "far", "wild", "kmini", "kmini_pie", "hello", "hello_fixed", "hello_static", "hello_static_pie",
-    "jumps", "signals", "faults", "exceptions", "pair", "threads", "talkers", "jit", "forks", "processes", "timers", "memory",
-    "over_itself",
+    "known", "zoo", "rewrite", "far", "wild", "kmini", "kmini_pie", "hello", "hello_fixed", "hello_static",
+    "hello_static_pie", "jumps", "signals", "faults", "exceptions", "pair", "threads", "talkers", "jit", "forks",
+    "processes", "timers", "memory", "over_itself",
 ]  # fmt: skip
 
 
