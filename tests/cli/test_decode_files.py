@@ -73,6 +73,29 @@ def test_the_component_is_found_in_a_compacted_area(tmp_path: Path, xcomp_bv: in
     assert archlbr("decode", "--xsave", str(image)).out == expected + IMAGE_TEXT
 
 
+@pytest.mark.parametrize(
+    ("component_number", "size"),
+    [(2, 256), (3, 64), (4, 64), (5, 64), (6, 512), (7, 1024), (8, 128), (9, 8), (10, 8), (11, 16), (12, 24), (13, 8)]
+    + [(14, 48)],
+)
+def test_each_component_in_front_takes_its_usual_bytes(tmp_path: Path, component_number: int, size: int) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(area(0x8000, 0x8000000000008000 | 1 << component_number, b"\xbb" * size))
+    out = archlbr("decode", "--xsave", str(image)).out
+    assert out.startswith(f"component 15, at byte {576 + size}\n")
+    assert out.endswith(IMAGE_TEXT)
+
+
+def test_a_from_of_zero_ends_the_entries_whatever_its_to(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(component()[:64] + struct.pack("<3Q", 0, 0x401120, 0) + component()[88:])
+    out = archlbr("decode", "--xsave", str(image)).out
+    assert out.splitlines()[-2:] == [
+        "1 of 8 entries, newest first",
+        "   0  0x0000000000401010 -> 0x0000000000401020  COND          7 cycles  mispredicted",
+    ]
+
+
 def test_leaf_0dh_says_where_the_component_lies(tmp_path: Path) -> None:
     image, dump = tmp_path / "image", tmp_path / "dump"
     image.write_bytes(area(0x8000, 0x8000000000008004, b"\xbb" * 320))

@@ -125,6 +125,12 @@ def test_a_branch_outside_every_mapping_is_shown_as_unmapped(tmp_path: Path) -> 
     assert ran.out.splitlines()[-1] == " 100.00%     0.0%  REL_JMP  0x9000 ([unmapped])  inner+0x0 (turn)"
 
 
+def test_a_place_between_two_functions_is_in_neither(tmp_path: Path) -> None:
+    # `inner` is 5 bytes; 8 into it is padding, which belongs to nobody.
+    ran = archlbr("report", profile(tmp_path, compiled(tmp_path), [(0x401008, 0x401010, REL_JMP)], 1))
+    assert ran.out.splitlines()[-1] == " 100.00%     0.0%  REL_JMP  0x401008 (turn)  outer+0x0 (turn)"
+
+
 def test_validate_holds_on_a_path_the_program_can_take(tmp_path: Path) -> None:
     ran = archlbr("validate", profile(tmp_path, compiled(tmp_path), TURN, 3))
     assert ran == (
