@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import typer
 
 from archlbr import __version__
 from archlbr.cli import app
@@ -59,6 +61,33 @@ def test_help_imports_nothing_heavy() -> None:
     assert ran.stderr == "0 []\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "period", "program"),
+    [
+        (["ls", "-l", "/usr"], 1, ["ls", "-l", "/usr"]),
+        (["-c", "7", "ls", "-c", "9"], 7, ["ls", "-c", "9"]),
+        (["-c", "7", "--", "ls", "--", "-c"], 7, ["ls", "--", "-c"]),
+        (["--", "-odd", "-c", "9"], 1, ["-odd", "-c", "9"]),
+    ],
+)
+def test_a_verb_that_takes_a_program_leaves_its_words_alone(words: list[str], period: int, program: list[str]) -> None:
+    seen: list[object] = []
+    taking = typer.Typer()
+
+    @taking.callback()
+    def nothing() -> None:
+        """Make the other one a verb."""
+
+    @taking.command("run", context_settings=app.TAKES_A_PROGRAM)
+    def run(command: list[str], count: Annotated[int, typer.Option("-c")] = 1) -> None:
+        seen.append((count, command))
+
+    parser = typer.main.get_command(taking)
+    with parser.make_context("taking", ["run", *words]) as context:
+        parser.invoke(context)
+    assert seen == [(period, program)]
+
+
 def test_a_message_of_several_lines_is_printed_as_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +130,12 @@ def test_a_full_disk_is_one_line() -> None:
             [sys.executable, "-m", "archlbr", "decode", "14ce", "1"], stdout=stream, stderr=subprocess.PIPE, timeout=60
         )
     assert (ran.returncode, ran.stderr) == (2, DISK_FULL)
+
+
+def test_a_name_that_is_no_text_is_printed_all_the_same() -> None:
+    program = "from archlbr.cli import app\napp.run = lambda words: print(words[0])\napp.main([chr(0xDC80)])"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "\\udc80\n", "")
 
 
 def test_an_interrupt_is_status_130(tmp_path: Path) -> None:

@@ -75,8 +75,7 @@ def test_the_component_is_found_in_a_compacted_area(tmp_path: Path, xcomp_bv: in
 
 @pytest.mark.parametrize(
     ("component_number", "size"),
-    [(2, 256), (3, 64), (4, 64), (5, 64), (6, 512), (7, 1024), (8, 128), (9, 8), (10, 8), (11, 16), (12, 24), (13, 8)]
-    + [(14, 48)],
+    list(enumerate((256, 64, 64, 64, 512, 1024, 128, 8, 8, 16, 24, 8, 48), start=2)),
 )
 def test_each_component_in_front_takes_its_usual_bytes(tmp_path: Path, component_number: int, size: int) -> None:
     image = tmp_path / "image"

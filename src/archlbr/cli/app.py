@@ -8,6 +8,7 @@ inside their functions, so that `archlbr --help` is quick.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -100,6 +101,9 @@ def run(arguments: list[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `archlbr` with the given arguments (the process's own when None) and return the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may hold bytes that are no text; a profile shows it all the same.
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = spell_out_branch_flag(list(sys.argv[1:] if arguments is None else arguments))
     try:
         return run(words)
