@@ -30,7 +30,7 @@ def fork(process: Process, thread: Thread, flags: int, stack: int, parent_tid: i
     wait = flags & nr.CLONE_VFORK and flags & nr.CLONE_VM
     if flags & nr.CLONE_VM and not wait:
         return -errno.EINVAL  # a process that shares memory without waiting: no C library makes one
-    process.recorder.flush()
+    process.recorder.forking()
     ours, theirs = os.pipe() if wait else (-1, -1)
     rsp = process.engine.registers()["RSP"]
     parent = process.pid

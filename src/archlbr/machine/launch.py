@@ -85,7 +85,7 @@ def execve(process: Process, thread: Thread, dirfd: int, path_at: int, argv_at: 
     for other in process.threads.values():
         other.ended = other is not thread
     process.threads = {thread.tid: thread}
-    _close_on_exec()
+    close_on_exec()
     process.signals.reset_for_exec()
     thread.alternate = linux.AlternateStack()
     thread.cleared = 0
@@ -211,7 +211,8 @@ def _strings(process: Process, address: int) -> tuple[bytes, ...] | None:
     return tuple(texts)
 
 
-def _close_on_exec() -> None:
+def close_on_exec() -> None:
+    """Close every descriptor that does not outlive execve."""
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         try:

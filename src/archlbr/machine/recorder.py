@@ -26,6 +26,9 @@ class Recorder(Protocol):
     def mapped(self, tid: int, region: Region) -> None:
         """Note a region that became executable."""
 
+    def forking(self) -> None:
+        """Write out what there is: the process is about to fork, and both sides go on from here."""
+
     def forked(self, parent: int, pid: int) -> None:
         """Go on as the recording of a child: what the parent had not yet written stays the parent's."""
 

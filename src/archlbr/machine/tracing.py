@@ -28,7 +28,8 @@ class Tracer:
         self._folder = folder
         self._pid = os.getpid()
         self._tid = self._pid
-        self._ordinal = 0
+        self._name = "0"
+        self._forks = 0
 
     def named(self, tid: int, name: bytes, is_exec: bool) -> None:
         """Note that a thread has a new name."""
@@ -40,8 +41,14 @@ class Tracer:
         path = region.path or "//anon"
         self._note(tid, f"mmap {self._pid} {region.start:#x} {region.end:#x} {region.offset:#x} {path}")
 
+    def forking(self) -> None:
+        """Write out the ring, and count the children."""
+        self.flush()
+        self._forks += 1
+
     def forked(self, parent: int, pid: int) -> None:
-        """Go on in a child's own spool."""
+        """Go on in a child's own spool, named so that spools sort as the tree of processes does."""
+        self._name, self._forks = f"{self._name}.{self._forks:06}", 0
         self.words[hooks.TRACE_USED] = 0
         self._pid = self._tid = pid
         self._note(pid, f"fork {parent} {pid}")
@@ -80,7 +87,7 @@ class Tracer:
         trace.append(self._path(), trace.summary(int(self.words[at.RETIRED]), int(self.words[at.TAKEN])))
 
     def _path(self) -> str:
-        return os.path.join(self._folder, f"{self._pid}.trace")
+        return os.path.join(self._folder, f"{self._name}.trace")
 
     def _note(self, tid: int, text: str) -> None:
         self.flush()

@@ -1,23 +1,25 @@
 """Every taken branch: the spool a tracer appends to, and the text and Parquet files made from it.
 
-`machine.tracing` writes spools with `append`; `cli.trace` turns them into the format of docs/formats.md: `TID 0xFROM 0xTO
-KIND` a line, comments behind `#`. A spool is a run of chunks, each whole or absent, so that a killed process leaves a
-readable one.
+`machine.tracing` writes spools with `append`; `cli.trace` turns them into the format of docs/formats.md: `TID 0xFROM
+0xTO KIND` a line, comments behind `#`. A spool is a run of chunks, each whole or absent, so that a killed process
+leaves a readable one.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from archlbr.arch.branches import KIND_NAMES
 from archlbr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 _CHUNK: Final = struct.Struct("<4sIII")  # magic, kind, thread, bytes that follow
 _MAGIC: Final = b"ALTr"
@@ -75,7 +77,9 @@ def append(path: str, chunk: bytes) -> None:
         while view:
             view = view[os.write(fd, view) :]
     except OSError as error:
-        raise InputError(f"cannot write the trace: {error.strerror}; free some space or choose another folder") from error
+        raise InputError(
+            f"cannot write the trace: {error.strerror}; free some space or choose another folder"
+        ) from error
     finally:
         os.close(fd)
 
@@ -133,17 +137,17 @@ def text_of(chunk: Branches) -> bytes:
     return table[table != 0].tobytes()
 
 
-def write_text(spools: list[Path], file: IO[bytes]) -> Summary:
+def write_text(spools: list[Path], write: Callable[[bytes], object]) -> Summary:
     """Write spools as text, one after the other; return what they add up to."""
     instructions = taken = 0
-    file.write(b"# archlbr trace: TID 0xFROM 0xTO KIND\n")
+    write(b"# archlbr trace: TID 0xFROM 0xTO KIND\n")
     for spool in spools:
         for item in read(spool):
             match item:
                 case Branches():
-                    file.write(text_of(item))
+                    write(text_of(item))
                 case Note():
-                    file.write(f"# {item.text}\n".encode(errors="surrogateescape"))
+                    write(f"# {item.text}\n".encode(errors="surrogateescape"))
                 case Summary():
                     instructions += item.instructions
                     taken += item.branches

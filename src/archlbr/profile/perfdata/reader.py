@@ -105,10 +105,14 @@ class Reader:
         raw = self._section("attribute section", where)
         if not raw or len(raw) % step:
             raise InputError(f"attribute section of {len(raw)} bytes: not a positive multiple of {step}")
-        attrs, ids = [], {}
+        attrs, ids, listed_bytes = [], {}, 0
         for at in range(0, len(raw), step):
             attrs.append(Attr.parse(raw[at : at + step - 16], where.offset + at))
-            listed = self._section("event ids", Section.parse(raw, at + step - 16))
+            section = Section.parse(raw, at + step - 16)
+            listed_bytes += section.size
+            if listed_bytes > self.size:
+                raise InputError(f"event ids: {listed_bytes} bytes listed in a file of {self.size}; damaged file")
+            listed = self._section("event ids", section)
             for value in np.frombuffer(listed[: len(listed) // 8 * 8], dtype="<u8").tolist():
                 ids[value] = len(attrs) - 1
         return tuple(attrs), ids
@@ -119,7 +123,7 @@ class Reader:
             "feature table", Section(self.header.data.offset + self.header.data.size, 16 * len(numbers))
         )
         for index, number in enumerate(numbers):
-            self._read_feature(number, Section.parse(table, 16 * index))
+            self._read_feature(number, Section.parse(table, 16 * index).check(f"feature {number}", self.size))
 
     def _read_feature(self, number: int, section: Section) -> None:
         if number in _STRINGS:

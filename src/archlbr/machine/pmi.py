@@ -1,0 +1,32 @@
+"""One sample, natively: the twin of `host.sample`.
+
+`machine.hooks.sampling` calls it when the counter overflows, without leaving compiled code. A property test holds the two
+equal.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit, uint64
+
+from archlbr.arch import msrs
+from archlbr.lbr import compiled as lbr
+from archlbr.lbr.compiled import words as w
+
+_LBR_CTL = msrs.IA32_LBR_CTL.index
+
+
+@njit(cache=True)
+def take_sample(words: npt.NDArray[np.uint64], owned: int, out: npt.NDArray[np.uint64]) -> int:
+    """Freeze, read FROM, TO and INFO newest first into `out` (uint64[3 * DEPTH]), thaw; return the number of entries.
+
+    Without ownership the vPMU answers every read with 0, which ends the stack at once.
+    """
+    enabled = words[w.CTL]
+    lbr.pmi(words)
+    count = lbr.read_stack(words, out) if owned != 0 else 0
+    lbr.thaw(words)
+    if words[w.CTL] != enabled:
+        lbr.wrmsr(words, uint64(_LBR_CTL), enabled)
+    return count

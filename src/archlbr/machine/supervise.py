@@ -1,0 +1,94 @@
+"""The process that waits: starts the guest in a child of its own, passes signals on, and says how it ended.
+
+`cli` calls `run_guest`. The recording lives in the child and its forks; this process only waits and then gathers what they
+wrote, so that a guest that is killed, or a recorder that fails, still leaves a profile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from archlbr.errors import InputError
+from archlbr.guest import elf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from archlbr.machine.recorder import Recorder
+
+FAILED: Final = "failed"
+_PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_SI_KERNEL: Final = 0x80
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def find_guest(words: list[str]) -> str:
+    """Return the file of the program a command line names; InputError, in one line, when it cannot be run."""
+    if not words:
+        raise InputError("no program to run: name one after --, as in archlbr record -- ls -l")
+    path = elf.find_program(words[0], os.environ.get("PATH", os.defpath))
+    if path is None:
+        raise InputError(f"{words[0]}: no such program on PATH; give its path")
+    program = elf.resolve(path, tuple(os.fsencode(word) for word in words))
+    if isinstance(program, elf.Refusal):
+        raise InputError(program.reason)
+    return path
+
+
+def run_guest(path: str, words: list[str], folder: Path, make_recorder: Callable[[], Recorder]) -> int:
+    """Run a program under a recorder made in its process; return its exit status, 128 + N when signal N ended it.
+
+    InputError when it could not start or its recording could not be written.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*_PASSED_ON, signal.SIGCHLD))
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _be_guest(path, words, folder, make_recorder, parent)
+    try:
+        status = _wait(pid)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_PASSED_ON, signal.SIGCHLD))
+    failed = folder / FAILED
+    if failed.exists():
+        raise InputError(failed.read_text(errors="replace"))
+    return 128 - status if status < 0 else status
+
+
+def _wait(pid: int) -> int:
+    while True:
+        arrived = signal.sigwaitinfo((*_PASSED_ON, signal.SIGCHLD))
+        if arrived.si_signo == signal.SIGCHLD:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+        elif arrived.si_code != _SI_KERNEL:
+            # What the terminal sends (Ctrl-C) goes to the guest's process as well; what somebody sent us goes on.
+            os.kill(pid, arrived.si_signo)
+
+
+def _be_guest(
+    path: str, words: list[str], folder: Path, make_recorder: Callable[[], Recorder], parent: int
+) -> None:
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)  # the waiting process was killed before this one could be told
+        from archlbr.machine.launch import close_on_exec, start
+
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_PASSED_ON, signal.SIGCHLD))
+        close_on_exec()
+        envp = tuple(name + b"=" + value for name, value in os.environb.items())
+        process, thread = start(path, tuple(os.fsencode(word) for word in words), envp, make_recorder())
+        process.end(process.run(thread))
+    except InputError as error:
+        (folder / FAILED).write_text(str(error))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(70)
