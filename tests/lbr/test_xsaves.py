@@ -287,3 +287,14 @@ def test_xrstors_can_start_recording(saver):
     assert saver.xrstors(image(ALL)) == "done"
     saver.branch(COND, 0x5)
     assert saver.froms() == [0x5]
+
+
+def test_3_4_the_count_is_invalid_after_xrstors(saver):
+    fill(saver)
+    saver.branch(COND, clock=9)
+    assert saver.rd(INFO) == 0x1000_0000_0000_0003
+    assert saver.xrstors(saver.xsaves()) == "done"
+    saver.branch(COND, 0x5, clock=11, counts=2)
+    assert saver.stack()[0] == (0x5, 0x2000, 2 << 32)
+    saver.branch(COND, 0x6, clock=12)
+    assert saver.rd(INFO) == 0x1000_0000_0000_0001

@@ -47,10 +47,11 @@ def load_component(facility: Facility, state: State, component: bytes) -> State 
         return None
     if depth != state.depth:
         return init_component(facility, state)
-    stack = tuple(Entry(*_ENTRY.unpack_from(component, xsave.entry(x))) for x in range(state.depth))
-    for source, target, _ in (ler, *stack):
-        if not (sign_extended(source, facility.linear_width, 64) and sign_extended(target, facility.linear_width, 64)):
-            return None
+    used = component[xsave.ENTRY_0 : xsave.ENTRY_0 + depth * xsave.ENTRY_SIZE]
+    stack = tuple(map(Entry._make, _ENTRY.iter_unpack(used)))
+    addresses = {address for source, target, _ in (ler, *stack) for address in (source, target)}
+    if not all(sign_extended(address, facility.linear_width, 64) for address in addresses):
+        return None
     return state._replace(ctl=ctl, ler=Entry(*ler), stack=stack, since=0, timed=0, pending=0)
 
 
