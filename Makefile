@@ -17,7 +17,7 @@ $(SYNCED): uv.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "archlbr needs Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "no venv module: install python3-venv" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv sync --quiet --locked --all-groups --python $(BIN)/python || { \
+	@$(BIN)/uv sync --quiet --locked --compile-bytecode --all-groups --python $(BIN)/python || { \
 	  echo "uv could not sync; pip installs what pyproject.toml allows instead" >&2; \
 	  $(BIN)/python -m pip install --quiet --upgrade pip && $(BIN)/python -m pip install --quiet --editable . --group dev; }
 	@touch $@

@@ -1,22 +1,24 @@
 """The facility, the vPMU and perf composed: one state, pure steps, requests routed as values.
 
-`machine` runs it, through its compiled twin (`machine.pmi`), for each sample. Here a sample is one step: the counter's PMI
-freezes the stack, the profiler's handler reads it through the vPMU, and clearing LBR_FRZ, or setting LBREn again where
-the PMU is older, lets it go on (reference architecture.md 3.6).
+`machine` runs it, through its compiled twin (`machine.pmi`), for each sample. Here a sample is one step: the counter's
+PMI freezes the stack, the profiler's handler reads it through the vPMU, and clearing LBR_FRZ, or setting LBREn again
+where the PMU is older, lets it go on (reference architecture.md 3.6).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from archlbr.arch import msrs
-from archlbr.arch.outcomes import Outcome
 from archlbr.lbr import step as facility_step
 from archlbr.lbr.actions import Pmi, Rdmsr, Thaw, Wrmsr
-from archlbr.lbr.state import Entry, Facility, State
 from archlbr.perf.handler import read_stack
 from archlbr.vpmu import step as vpmu_step
-from archlbr.vpmu.state import Vpmu
+
+if TYPE_CHECKING:
+    from archlbr.arch.outcomes import Outcome
+    from archlbr.lbr.state import Entry, Facility, State
+    from archlbr.vpmu.state import Vpmu
 
 
 class Host(NamedTuple):

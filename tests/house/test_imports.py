@@ -24,10 +24,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "host": {"arch", "lbr", "vpmu", "perf"},
     "machine": {"arch", "lbr", "vpmu", "perf", "host", "cpu", "guest"},
     "profile": {"arch"},
+    "recording": {"arch", "lbr", "cpu", "machine", "profile"},
     "report": {"arch", "profile"},
     "decode": {"arch"},
     "probe": {"arch", "decode"},
-    "cli": {"arch", "decode", "host", "machine", "perf", "probe", "profile", "report", "guest", "cpu", "lbr", "vpmu"},
+    "cli": {"arch", "decode", "host", "machine", "perf", "probe", "profile", "recording", "report", "guest", "cpu", "lbr", "vpmu"},
     "__main__": {"cli"},
 }
 

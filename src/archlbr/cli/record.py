@@ -15,11 +15,11 @@ from archlbr.cli.engines import Engine, choose
 from archlbr.errors import InputError
 
 if TYPE_CHECKING:
-    from archlbr.machine.sampling import Event
     from archlbr.profile.output import Output
     from archlbr.profile.perfdata.attr import Attr
     from archlbr.profile.perfdata.features import About
     from archlbr.profile.validate import Verdict
+    from archlbr.recording.sampling import Event
 
 # A prime, so that no loop's own count divides it and hides the same branches in every sample.
 PERIOD = 10007
@@ -63,9 +63,9 @@ def record(
     ones; each PERIOD of them a sample of the branch stack is taken, of the program and all that it starts.
     """
     from archlbr.cli.stats import Stopwatch
-    from archlbr.machine.sampling import Sampler
     from archlbr.machine.supervise import find_guest, run_guest
     from archlbr.profile.output import Output
+    from archlbr.recording.sampling import Sampler
 
     chosen = choose(engine)
     attr, counter = _event(branch_filter, event, period)
@@ -102,9 +102,9 @@ def record(
 
 def _event(branch_filter: str, event: Counted, period: int) -> tuple[Attr, Event]:
     from archlbr.arch import msrs
-    from archlbr.machine.sampling import RETIRED, TAKEN, Event
     from archlbr.perf.filters import SampleBranch, parse_filter
     from archlbr.profile.perfdata.attr import branch_attr
+    from archlbr.recording.sampling import RETIRED, TAKEN, Event
 
     wanted = parse_filter(branch_filter)
     if wanted.sample_type & SampleBranch.KERNEL:

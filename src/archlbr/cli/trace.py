@@ -30,8 +30,8 @@ def trace(
     """
     from archlbr.cli.stats import Stopwatch
     from archlbr.machine.supervise import find_guest, run_guest
-    from archlbr.machine.tracing import Tracer
     from archlbr.profile.output import Output
+    from archlbr.recording.tracing import Tracer
 
     chosen = choose(engine)
     path = find_guest(program)

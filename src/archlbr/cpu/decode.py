@@ -1,8 +1,9 @@
 """Decode one block of guest code: where its last instruction is and what kind of branch it is.
 
-`cpu.unicorn.blocks` asks once a block. Instruction lengths and identities are capstone's; the kind of a JMP or CALL is read
-off its opcode byte, since capstone gives direct and indirect forms one name. Classification follows architecture.md
-3.1 (LOOP and JRCXZ are conditional; CALL with displacement 0 is no branch for the LBRs, whatever the mode).
+`cpu.unicorn.blocks` asks once a block. Instruction lengths and identities are capstone's; the kind of a JMP or CALL is
+read off its opcode byte, since capstone gives direct and indirect forms one name. Classification follows
+architecture.md 3.1 (LOOP and JRCXZ are conditional; CALL with displacement 0 is no branch for the LBRs, whatever the
+mode).
 """
 
 from __future__ import annotations
@@ -13,19 +14,17 @@ import capstone
 import numpy as np
 import numpy.typing as npt
 from capstone import x86_const as x86
-from numba import njit, uint64
+from numba import uint64
 
 from archlbr.arch.branches import BranchKind
-from archlbr.cpu.address import call5, load8, load64, store64
 from archlbr.cpu import words as at
+from archlbr.cpu.address import call5, load8, load64, native, store64
 
 # What an instruction identity alone decides. DIRECT: the opcode byte must be read.
 _DIRECT_JMP: Final = 32
 _DIRECT_CALL: Final = 33
 
-_COND = (
-    "JA JAE JB JBE JE JG JGE JL JLE JNE JNO JNP JNS JO JP JS JCXZ JECXZ JRCXZ LOOP LOOPE LOOPNE"  # Jcc and E0-E3
-)
+_COND = "JA JAE JB JBE JE JG JGE JL JLE JNE JNO JNP JNS JO JP JS JCXZ JECXZ JRCXZ LOOP LOOPE LOOPNE"  # Jcc and E0-E3
 _FAR = (
     "LJMP LCALL RETF RETFQ IRET IRETD IRETQ SYSCALL SYSRET SYSRETQ SYSENTER SYSEXIT SYSEXITQ "
     "INT INT3 INT1 INTO RSM XABORT UD0 UD2 UD2B HLT"
@@ -57,7 +56,7 @@ _REL_JMP, _IND_JMP = int(BranchKind.REL_JMP), int(BranchKind.IND_JMP)
 _REL_CALL, _IND_CALL = int(BranchKind.REL_CALL), int(BranchKind.IND_CALL)
 
 
-@njit(uint64(uint64), cache=True)
+@native
 def opcode_at(address: int) -> int:
     """Return the address of the opcode byte: past legacy prefixes and one REX (SDM vol. 2, 2.1.1 and 2.2.1)."""
     while True:
@@ -82,7 +81,7 @@ def opcode_at(address: int) -> int:
     return address
 
 
-@njit(uint64(uint64, uint64), cache=True)
+@native
 def kind_of(identity: int, address: int) -> int:
     """Return the BranchKind of the instruction at an address, from capstone's identity and its own bytes."""
     kind = uint64(KIND_OF[identity]) if identity < uint64(KIND_OF.size) else uint64(0)
@@ -98,7 +97,7 @@ def kind_of(identity: int, address: int) -> int:
     return kind
 
 
-@njit(uint64(uint64), cache=True)
+@native
 def repeats(address: int) -> int:
     """Return 1 when the instruction is a string instruction under REP, which the engine runs one pass a block."""
     byte = load8(address)
@@ -114,7 +113,7 @@ def repeats(address: int) -> int:
     return uint64(1) if rep and string else uint64(0)
 
 
-@njit(cache=True)
+@native
 def decode_block(words: npt.NDArray[np.uint64], entry: int, address: int, size: int) -> None:
     """Fill the table entry at `entry` for the block of `size` bytes at `address`."""
     end = address + size
@@ -129,7 +128,12 @@ def decode_block(words: npt.NDArray[np.uint64], entry: int, address: int, size: 
         start = load64(cursor + uint64(16))
         if (
             call5(
-                words[at.DISASM], words[at.DISASM_HANDLE], cursor, cursor + uint64(8), cursor + uint64(16), words[at.INSN]
+                words[at.DISASM],
+                words[at.DISASM_HANDLE],
+                cursor,
+                cursor + uint64(8),
+                cursor + uint64(16),
+                words[at.INSN],
             )
             & uint64(0xFF)
         ) == 0:
@@ -150,7 +154,7 @@ def decode_block(words: npt.NDArray[np.uint64], entry: int, address: int, size: 
     words[entry + at.META] = meta
 
 
-@njit(cache=True)
+@native
 def count_to(words: npt.NDArray[np.uint64], address: int, end: int) -> int:
     """Return how many instructions start in [address, end)."""
     cursor = words[at.CURSOR]
@@ -161,7 +165,12 @@ def count_to(words: npt.NDArray[np.uint64], address: int, end: int) -> int:
     while load64(cursor + uint64(16)) < end:
         if (
             call5(
-                words[at.DISASM], words[at.DISASM_HANDLE], cursor, cursor + uint64(8), cursor + uint64(16), words[at.INSN]
+                words[at.DISASM],
+                words[at.DISASM_HANDLE],
+                cursor,
+                cursor + uint64(8),
+                cursor + uint64(16),
+                words[at.INSN],
             )
             & uint64(0xFF)
         ) == 0:

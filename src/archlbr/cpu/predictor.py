@@ -11,10 +11,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, uint64
+from numba import uint64
 
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
+from archlbr.cpu.address import native
 
 COUNTER_ENTRIES: Final = at.COUNTERS * 32
 _TARGETS_AT: Final = at.PREDICTOR + at.COUNTERS
@@ -70,10 +71,8 @@ def step(state: Predictor, kind: int, source: int, target: int, successor: int, 
     return Predictor(counters, targets, returns, top), missed
 
 
-@njit(cache=True)
-def predict(
-    words: npt.NDArray[np.uint64], kind: int, source: int, target: int, successor: int, taken: int
-) -> int:
+@native
+def predict(words: npt.NDArray[np.uint64], kind: int, source: int, target: int, successor: int, taken: int) -> int:
     """Resolve one branch in the shared words; the compiled twin of `step`."""
     missed = uint64(0)
     if kind == _COND:

@@ -1,8 +1,8 @@
 """The program file: an x86-64 ELF executable or a script, read the way execve(2) reads it.
 
-`machine.userland` loads what this module describes. A file that cannot be run is a `Refusal`: the errno the guest's execve
-gets, and the sentence a person gets when it is the program given on the command line. Sources: elf(5), fs/binfmt_elf.c,
-fs/binfmt_script.c.
+`machine.userland` loads what this module describes. A file that cannot be run is a `Refusal`: the errno the guest's
+execve gets, and the sentence a person gets when it is the program given on the command line. Sources: elf(5),
+fs/binfmt_elf.c, fs/binfmt_script.c.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ PF_X, PF_W, PF_R = 1, 2, 4
 
 _HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER: Final = struct.Struct("<IIQQQQQQ")
-_MACHINES: Final = {3: "32-bit x86", 40: "32-bit Arm", 183: "AArch64", 243: "RISC-V", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64"}
+_MACHINES: Final = {
+    3: "32-bit x86",
+    40: "32-bit Arm",
+    183: "AArch64",
+    243: "RISC-V",
+    8: "MIPS",
+    20: "PowerPC",
+    21: "PowerPC64",
+}
 _SCRIPT_DEPTH: Final = 4  # fs/exec.c: exec_binprm() follows at most this many interpreters
 
 
@@ -112,7 +120,9 @@ def read_image(path: str) -> Image | Refusal:
                 return Refusal(errno.ENOEXEC, f"{path} is cut off in its program headers; build or fetch it again")
             segments, interpreter, executable_stack = [], "", 1
             for index in range(phnum):
-                p_type, flags, offset, vaddr, _, filesz, memsz, _ = _PROGRAM_HEADER.unpack_from(table, index * phentsize)
+                p_type, flags, offset, vaddr, _, filesz, memsz, _ = _PROGRAM_HEADER.unpack_from(
+                    table, index * phentsize
+                )
                 if p_type == PT_LOAD and memsz:
                     if filesz > memsz or vaddr + memsz > 1 << 47 or (vaddr - offset) % PAGE:
                         return Refusal(errno.ENOEXEC, f"{path} has a damaged segment at {vaddr:#x}; build it again")
@@ -174,12 +184,16 @@ def resolve(path: str, argv: tuple[bytes, ...]) -> Program | Refusal:
     if isinstance(interpreter, Refusal):
         missing = interpreter.errno == errno.ENOENT
         advice = "install it, or link the program statically" if missing else interpreter.reason
-        return Refusal(interpreter.errno, f"{path} needs the interpreter {image.interpreter}, which cannot be used: {advice}")
+        return Refusal(
+            interpreter.errno, f"{path} needs the interpreter {image.interpreter}, which cannot be used: {advice}"
+        )
     return Program(image, interpreter, argv)
 
 
 def find_program(name: str, search: str) -> str | None:
-    """Return the file that a shell would run for `name`: itself when it has a slash, else the first on the search path."""
+    """Return the file that a shell would run for `name`: itself when it has a slash, else the first on the search
+    path.
+    """
     if "/" in name:
         return name
     for folder in search.split(":"):

@@ -1,8 +1,8 @@
 """The host's kernel, asked as the guest asks it: one raw system call that a signal can always interrupt.
 
 `machine.userland` passes the guest's calls through here. The call itself is a few bytes of machine code, so that a
-signal which arrives between the last look at the pending flag and the SYSCALL instruction is not lost: the compiled handler
-of `machine.signals` sees where the thread stood and moves it to the way out. Restartable calls come back as
+signal which arrives between the last look at the pending flag and the SYSCALL instruction is not lost: the compiled
+handler of `machine.signals` sees where the thread stood and moves it to the way out. Restartable calls come back as
 -ERESTARTSYS, since the kernel itself puts RIP back on the SYSCALL for them (signal(7), SA_RESTART).
 """
 

@@ -1,7 +1,7 @@
 """Signals as a program sees them: dispositions, default actions, and the frame on its stack.
 
-`machine.userland` delivers a signal by writing the frame this module builds and reads it back at rt_sigreturn(2). Layouts:
-struct rt_sigframe in arch/x86/include/asm/sigframe.h, struct sigcontext_64 and ucontext in
+`machine.userland` delivers a signal by writing the frame this module builds and reads it back at rt_sigreturn(2).
+Layouts: struct rt_sigframe in arch/x86/include/asm/sigframe.h, struct sigcontext_64 and ucontext in
 arch/x86/include/uapi/asm/{sigcontext,ucontext}.h; placement: get_sigframe() in arch/x86/kernel/signal.c.
 """
 
@@ -54,7 +54,26 @@ _CONTEXT_AT: Final = 8 + 16 + _STACK.size
 _MASK_AT: Final = 8 + _UCONTEXT - 8
 _UC_SIGCONTEXT_SS: Final = 0x6  # UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
 
-_ORDER: Final = "R8 R9 R10 R11 R12 R13 R14 R15 RDI RSI RBP RBX RDX RAX RCX RSP RIP EFLAGS".split()
+_ORDER: Final = [
+    "R8",
+    "R9",
+    "R10",
+    "R11",
+    "R12",
+    "R13",
+    "R14",
+    "R15",
+    "RDI",
+    "RSI",
+    "RBP",
+    "RBX",
+    "RDX",
+    "RAX",
+    "RCX",
+    "RSP",
+    "RIP",
+    "EFLAGS",
+]
 _CONTEXT: Final = struct.Struct("<18Q4H5Q8Q")
 _USER_CS, _USER_SS = 0x33, 0x2B
 # The flags a program may set for itself through sigreturn (FIX_EFLAGS in arch/x86/include/asm/sighandling.h).

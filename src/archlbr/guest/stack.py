@@ -1,7 +1,7 @@
 """A program's first stack: argc, argv, envp and the auxiliary vector, as the kernel lays them out.
 
-`machine.userland` writes the bytes below the top of the guest's stack. No AT_SYSINFO_EHDR is given: without a vDSO the C
-library makes system calls, which the machine sees. Source: fs/binfmt_elf.c, create_elf_tables(); System V ABI 3.4.1.
+`machine.userland` writes the bytes below the top of the guest's stack. No AT_SYSINFO_EHDR is given: without a vDSO the
+C library makes system calls, which the machine sees. Source: fs/binfmt_elf.c, create_elf_tables(); System V ABI 3.4.1.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which system calls pass to the host's kernel as they are, and which are the machine's.
 
 Guest memory lies at its own addresses, so pointers are valid in the kernel as they come. Only what concerns the address
-space, threads, signals, the program itself or the processor cannot pass: those are named here, and `machine.calls` gives
-each its meaning. Numbers: arch/x86/entry/syscalls/syscall_64.tbl.
+space, threads, signals, the program itself or the processor cannot pass: those are named here, and `machine.calls`
+gives each its meaning. Numbers: arch/x86/entry/syscalls/syscall_64.tbl.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The system calls that are the machine's: address space, threads, signals, the program itself, the processor.
 
-`machine.userland` looks a number up in `OURS` before it asks the host's kernel. Each function takes the process, the calling
-thread and six arguments, and returns the result as the kernel would; None when it has set the registers itself or the
-thread does not go on. Meanings follow the man pages (section 2) of the calls' names.
+`machine.userland` looks a number up in `OURS` before it asks the host's kernel. Each function takes the process, the
+calling thread and six arguments, and returns the result as the kernel would; None when it has set the registers itself
+or the thread does not go on. Meanings follow the man pages (section 2) of the calls' names.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import errno
 import os
 import struct
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from archlbr.guest import signals as linux
@@ -20,6 +19,8 @@ from archlbr.guest import syscalls as nr
 from archlbr.machine import delivery, forking, launch, procfs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from archlbr.machine.userland import Process, Thread
 
 Arguments: TypeAlias = list[int]
@@ -38,7 +39,7 @@ def signed(value: int) -> int:
 
 
 def mmap(process: Process, _thread: Thread, a: Arguments) -> int:
-    """mmap(addr, length, prot, flags, fd, offset)."""
+    """Map memory or a file (addr, length, prot, flags, fd, offset)."""
     fd = signed(a[4])
     if not a[3] & 0x20:  # MAP_ANONYMOUS
         try:
@@ -49,27 +50,27 @@ def mmap(process: Process, _thread: Thread, a: Arguments) -> int:
 
 
 def munmap(process: Process, _thread: Thread, a: Arguments) -> int:
-    """munmap(addr, length)."""
+    """Unmap memory (addr, length)."""
     return process.memory.munmap(a[0], a[1])
 
 
 def mprotect(process: Process, _thread: Thread, a: Arguments) -> int:
-    """mprotect(addr, length, prot)."""
+    """Change the rights of memory (addr, length, prot)."""
     return process.memory.mprotect(a[0], a[1], a[2] & 0xF)
 
 
 def mremap(process: Process, _thread: Thread, a: Arguments) -> int:
-    """mremap(old_address, old_size, new_size, flags, new_address)."""
+    """Grow, shrink or move a mapping (old_address, old_size, new_size, flags, new_address)."""
     return _complain_of_collision(process, process.memory.mremap(a[0], a[1], a[2], a[3], a[4]))
 
 
 def brk(process: Process, _thread: Thread, a: Arguments) -> int:
-    """brk(addr)."""
+    """Move the end of the heap (addr)."""
     return process.memory.brk(a[0])
 
 
 def shmat(process: Process, _thread: Thread, a: Arguments) -> int:
-    """shmat(shmid, addr, flags), at an address of ours when none is asked for."""
+    """Attach shared memory (shmid, addr, flags), at an address of ours when none is asked for."""
     status = ctypes.create_string_buffer(256)
     result = process.kernel.call(_SHMCTL, a[0], _IPC_STAT, ctypes.addressof(status))
     if result < 0:
@@ -87,7 +88,7 @@ def shmat(process: Process, _thread: Thread, a: Arguments) -> int:
 
 
 def shmdt(process: Process, _thread: Thread, a: Arguments) -> int:
-    """shmdt(addr)."""
+    """Detach shared memory (addr)."""
     region = process.memory.find(a[0])
     result = process.kernel.call(nr.SHMDT, a[0])
     if result == 0 and region is not None:
@@ -96,7 +97,7 @@ def shmdt(process: Process, _thread: Thread, a: Arguments) -> int:
 
 
 def rt_sigaction(process: Process, _thread: Thread, a: Arguments) -> int:
-    """rt_sigaction(sig, act, oldact, sigsetsize)."""
+    """Examine or change a signal's action (sig, act, oldact, sigsetsize)."""
     number = signed(a[0])
     if a[3] != 8 or not 1 <= number <= linux.COUNT:
         return -errno.EINVAL
@@ -117,12 +118,12 @@ def rt_sigaction(process: Process, _thread: Thread, a: Arguments) -> int:
 
 
 def rt_sigreturn(process: Process, thread: Thread, _a: Arguments) -> None:
-    """rt_sigreturn(): go back to what the signal interrupted."""
+    """Go back to what a signal interrupted."""
     delivery.sigreturn(process, thread)
 
 
 def sigaltstack(process: Process, thread: Thread, a: Arguments) -> int:
-    """sigaltstack(ss, old_ss)."""
+    """Examine or change the alternate signal stack (ss, old_ss)."""
     rsp = process.engine.registers()["RSP"]
     on_it = thread.alternate.holds(rsp)
     old = thread.alternate
@@ -148,7 +149,7 @@ def sigaltstack(process: Process, thread: Thread, a: Arguments) -> int:
 
 
 def arch_prctl(process: Process, _thread: Thread, a: Arguments) -> int:
-    """arch_prctl(code, addr): FS and GS are the engine's."""
+    """Get or set FS or GS (code, addr): FS and GS are the engine's."""
     code = signed(a[0])
     if code in (nr.ARCH_SET_FS, nr.ARCH_SET_GS):
         if a[1] >= 1 << 47:
@@ -162,7 +163,7 @@ def arch_prctl(process: Process, _thread: Thread, a: Arguments) -> int:
 
 
 def prctl(process: Process, thread: Thread, a: Arguments) -> int:
-    """prctl(option, ...): names are noted; what would bind the emulator is refused."""
+    """Operate on the thread (option, ...): names are noted; what would bind the emulator is refused."""
     option = signed(a[0])
     if option in (nr.PR_SET_SECCOMP, nr.PR_SET_MM):
         return -errno.EINVAL
@@ -174,27 +175,27 @@ def prctl(process: Process, thread: Thread, a: Arguments) -> int:
 
 
 def set_tid_address(_process: Process, thread: Thread, a: Arguments) -> int:
-    """set_tid_address(tidptr): the machine clears it when the thread ends."""
+    """Keep the address to clear when the thread ends (tidptr): the machine clears it when the thread ends."""
     thread.cleared = a[0]
     return thread.tid
 
 
 def prlimit64(process: Process, _thread: Thread, a: Arguments) -> int:
-    """prlimit64(pid, resource, new, old): limits on memory would be the emulator's too, so they are not set."""
+    """Get or set a limit (pid, resource, new, old): memory limits would bind the emulator and are not set."""
     if a[2] and signed(a[1]) in nr.EMULATOR_LIMITS and signed(a[0]) in (0, process.pid):
         return process.kernel.call(nr.PRLIMIT64, a[0], a[1], 0, a[3])
     return process.kernel.call(nr.PRLIMIT64, *a[:4])
 
 
 def setrlimit(process: Process, _thread: Thread, a: Arguments) -> int:
-    """setrlimit(resource, rlim), as prlimit64."""
+    """Set a limit (resource, rlim), as prlimit64."""
     if signed(a[0]) in nr.EMULATOR_LIMITS:
         return 0
     return process.kernel.call(nr.SETRLIMIT, *a[:2])
 
 
 def clone(process: Process, thread: Thread, a: Arguments) -> int | None:
-    """clone(flags, stack, parent_tid, child_tid, tls): a thread, or a process."""
+    """Create a thread or a process (flags, stack, parent_tid, child_tid, tls): a thread, or a process."""
     flags = a[0]
     if flags & nr.CLONE_THREAD:
         return new_thread(process, thread, a)
@@ -234,27 +235,27 @@ def new_thread(process: Process, thread: Thread, a: Arguments) -> int:
 
 
 def fork(process: Process, thread: Thread, _a: Arguments) -> int | None:
-    """fork()."""
+    """Create a process."""
     return forking.fork(process, thread, nr.SIGCHLD, 0, 0, 0, 0)
 
 
 def vfork(process: Process, thread: Thread, _a: Arguments) -> int | None:
-    """vfork()."""
+    """Create a process and wait for its execve."""
     return forking.fork(process, thread, nr.SIGCHLD | nr.CLONE_VM | nr.CLONE_VFORK, 0, 0, 0, 0)
 
 
 def execve(process: Process, thread: Thread, a: Arguments) -> int | None:
-    """execve(path, argv, envp)."""
+    """Become another program (path, argv, envp)."""
     return launch.execve(process, thread, -100, a[0], a[1], a[2], 0)
 
 
 def execveat(process: Process, thread: Thread, a: Arguments) -> int | None:
-    """execveat(dirfd, path, argv, envp, flags)."""
+    """Become another program (dirfd, path, argv, envp, flags)."""
     return launch.execve(process, thread, signed(a[0]), a[1], a[2], a[3], a[4])
 
 
 def exit_thread(process: Process, thread: Thread, a: Arguments) -> None:
-    """exit(status): end this thread, and the process with its last one."""
+    """End the thread (status): end this thread, and the process with its last one."""
     if len(process.threads) == 1:
         process.status = a[0] & 0xFF
         return
@@ -270,7 +271,7 @@ def exit_thread(process: Process, thread: Thread, a: Arguments) -> None:
 
 
 def exit_group(process: Process, _thread: Thread, a: Arguments) -> None:
-    """exit_group(status)."""
+    """End the process (status)."""
     process.status = a[0] & 0xFF
 
 

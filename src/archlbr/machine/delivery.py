@@ -1,8 +1,8 @@
 """Entering and leaving a program's signal handlers, and turning the processor's faults into signals.
 
-`machine.userland` calls `fault` when the engine stops at an exception and `deliver` when signals wait for a thread; both write
-the frame of `guest.signals` on the guest's stack. Rules: arch/x86/kernel/{signal,traps}.c, arch/x86/mm/fault.c,
-kernel/signal.c.
+`machine.userland` calls `fault` when the engine stops at an exception and `deliver` when signals wait for a thread;
+both write the frame of `guest.signals` on the guest's stack. Rules: arch/x86/kernel/{signal,traps}.c,
+arch/x86/mm/fault.c, kernel/signal.c.
 """
 
 from __future__ import annotations
@@ -109,9 +109,7 @@ def sigreturn(process: Process, thread: Thread) -> None:
     process.recorder.kernel_returned(thread.rip)
 
 
-def _enter(
-    process: Process, thread: Thread, number: int, info: bytes, action: linux.Action, trap: linux.Trap
-) -> None:
+def _enter(process: Process, thread: Thread, number: int, info: bytes, action: linux.Action, trap: linux.Trap) -> None:
     engine = process.engine
     registers = engine.registers()
     registers["RIP"] = thread.rip

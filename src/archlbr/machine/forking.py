@@ -1,7 +1,7 @@
 """fork, vfork and posix_spawn: the emulating process itself forks, and its child goes on as the guest's child.
 
-`machine.calls` comes here for clone without CLONE_THREAD. The engine's state is this process's memory, so a fork copies it.
-A vfork is a fork whose parent waits until the child becomes another program or ends; what the child wrote near the
+`machine.calls` comes here for clone without CLONE_THREAD. The engine's state is this process's memory, so a fork copies
+it. A vfork is a fork whose parent waits until the child becomes another program or ends; what the child wrote near the
 parent's stack is carried over then, since posix_spawn(3) reports its errors that way (docs/decisions/012).
 """
 
@@ -25,7 +25,9 @@ _HIGH_FD: Final = 400
 _SHARED_STACK: Final = 64 << 10
 
 
-def fork(process: Process, thread: Thread, flags: int, stack: int, parent_tid: int, child_tid: int, tls: int) -> int | None:
+def fork(
+    process: Process, thread: Thread, flags: int, stack: int, parent_tid: int, child_tid: int, tls: int
+) -> int | None:
     """Fork; the parent gets the child's pid, the child 0 in a register of its own."""
     wait = flags & nr.CLONE_VFORK and flags & nr.CLONE_VM
     if flags & nr.CLONE_VM and not wait:
@@ -35,7 +37,9 @@ def fork(process: Process, thread: Thread, flags: int, stack: int, parent_tid: i
     rsp = process.engine.registers()["RSP"]
     parent = process.pid
     try:
-        with warnings.catch_warnings():  # Python 3.12 warns of forks with threads; only this thread goes on in the child
+        with (
+            warnings.catch_warnings()
+        ):  # Python 3.12 warns of forks with threads; only this thread goes on in the child
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
     except OSError as error:

@@ -1,24 +1,26 @@
 """The compiled block hooks: from the block that ran to the record it leaves.
 
-The engine calls one of these as each block starts. `cpu.unicorn.blocks` says which branch was taken; `tracing` writes it
-down, `sampling` hands it to the LBRs, counts it and takes a sample when the counter overflows. One flat array holds
+The engine calls one of these as each block starts. `cpu.unicorn.blocks` says which branch was taken; `tracing` writes
+it down, `sampling` hands it to the LBRs, counts it and takes a sample when the counter overflows. One flat array holds
 everything they touch: the words of `cpu.words` first, then those named here. Design: docs/decisions/010.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-from numba import carray, cfunc, njit, types, uint64
+from numba import carray, types, uint64
 
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
-from archlbr.cpu.address import call1
+from archlbr.cpu.address import Word, call1, callback, native
 from archlbr.cpu.unicorn.blocks import advance
 from archlbr.lbr import compiled as lbr
 from archlbr.machine.pmi import take_sample
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 BLOCK_HOOK = types.void(types.uint64, types.uint64, types.uint32, types.CPointer(types.uint64))
 
@@ -51,7 +53,7 @@ _NONE = int(BranchKind.NONE)
 _USER = 3
 
 
-@njit(cache=True)
+@native
 def _stop(words: npt.NDArray[np.uint64], engine: int, reason: int) -> None:
     # The engine stops before this block runs and calls the hook for it again.
     words[at.REASON] = reason
@@ -59,7 +61,7 @@ def _stop(words: npt.NDArray[np.uint64], engine: int, reason: int) -> None:
     call1(words[at.EMU_STOP], engine)
 
 
-@njit(cache=True)
+@native
 def _look_up(words: npt.NDArray[np.uint64], engine: int) -> None:
     words[at.SLICE] -= uint64(1)
     if words[at.SLICE] == 0:
@@ -68,8 +70,8 @@ def _look_up(words: npt.NDArray[np.uint64], engine: int) -> None:
         _stop(words, engine, uint64(at.REASON_SIGNAL))
 
 
-@cfunc(BLOCK_HOOK, cache=True)
-def tracing(engine: int, address: int, size: int, pointer: Any) -> None:
+@callback(BLOCK_HOOK)
+def tracing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
     """Write down every taken branch; stop when the ring is full, a slice ends or a signal waits."""
     words = carray(pointer, (TRACE_WORDS,))
     if words[at.REPEATED] != 0:
@@ -89,8 +91,8 @@ def tracing(engine: int, address: int, size: int, pointer: Any) -> None:
     _look_up(words, engine)
 
 
-@cfunc(BLOCK_HOOK, cache=True)
-def sampling(engine: int, address: int, size: int, pointer: Any) -> None:
+@callback(BLOCK_HOOK)
+def sampling(engine: Word, address: Word, size: Word, pointer: Any) -> None:
     """Record every taken branch in the LBRs; on overflow take a sample; stop when the samples' buffer is full."""
     words = carray(pointer, (SAMPLING_WORDS,))
     if words[at.REPEATED] != 0:

@@ -1,7 +1,7 @@
 """Loading a program: the first one, and every one that execve names.
 
-`cli` calls `start`; `machine.calls` calls `execve`. Segments are mapped as fs/binfmt_elf.c maps them, position-independent
-ones at fixed bases, so that two runs look alike.
+`cli` calls `start`; `machine.calls` calls `execve`. Segments are mapped as fs/binfmt_elf.c maps them,
+position-independent ones at fixed bases, so that two runs look alike.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def start(path: str, argv: tuple[bytes, ...], envp: tuple[bytes, ...], recorder:
     return process, thread
 
 
-def execve(process: Process, thread: Thread, dirfd: int, path_at: int, argv_at: int, envp_at: int, flags: int) -> int | None:
+def execve(
+    process: Process, thread: Thread, dirfd: int, path_at: int, argv_at: int, envp_at: int, flags: int
+) -> int | None:
     """Turn the process into another program; a negative errno when it stays what it is."""
     memory = process.memory
     raw = memory.read_string(path_at, 4096)
@@ -93,7 +95,9 @@ def execve(process: Process, thread: Thread, dirfd: int, path_at: int, argv_at: 
     comm = _comm(path if not path.startswith("/proc/self/fd/") else os.path.realpath(path))
     process.renew()
     process.recorder.named(thread.tid, comm, True)
-    refused = _load(process, thread, os.path.realpath(path) if path.startswith("/proc/self/fd/") else path, program, envp)
+    refused = _load(
+        process, thread, os.path.realpath(path) if path.startswith("/proc/self/fd/") else path, program, envp
+    )
     if refused:
         process.messages.append(refused)
         process.status = -9

@@ -1,8 +1,8 @@
 """A guest program's address space: the host's own mappings, at the guest's own addresses, in the engine's view.
 
 `machine.calls` turns mmap(2) and its family into these methods. Each mapping is made twice: once in this process by the
-host's kernel, once in the engine over the same bytes. Addresses are chosen here, bottom up from a fixed base, so that two
-runs look alike; what this process itself occupies is never given away (MAP_FIXED_NOREPLACE).
+host's kernel, once in the engine over the same bytes. Addresses are chosen here, bottom up from a fixed base, so that
+two runs look alike; what this process itself occupies is never given away (MAP_FIXED_NOREPLACE).
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import ctypes
 import errno
 import os
 from bisect import bisect_right
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from archlbr.cpu.engine import Protection
-from archlbr.cpu.unicorn.engine import UnicornEngine
 from archlbr.guest import syscalls
-from archlbr.guest.kernel import Kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from archlbr.cpu.unicorn.engine import UnicornEngine
+    from archlbr.guest.kernel import Kernel
 
 PAGE: Final = 4096
 
@@ -76,8 +79,9 @@ def _guest_rights(protection: int) -> int:
 class AddressSpace:
     """The guest's mappings, kept in the host, in the engine and in `regions`, sorted by address.
 
-    Methods answer like the system calls: an address or 0, or a negative errno. `announce` is called with each region that
-    becomes executable. `collided` holds the range of a fixed mapping that was refused because this process lies there.
+    Methods answer like the system calls: an address or 0, or a negative errno. `announce` is called with each region
+    that becomes executable. `collided` holds the range of a fixed mapping that was refused because this process lies
+    there.
     """
 
     def __init__(self, kernel: Kernel, engine: UnicornEngine, announce: Callable[[Region], None]) -> None:
@@ -102,7 +106,7 @@ class AddressSpace:
         return [region.part(start, end) for region in self.regions if region.start < end and region.end > start]
 
     def mmap(self, address: int, length: int, protection: int, flags: int, fd: int, offset: int) -> int:
-        """Map anonymous memory or a file as mmap(2) does."""
+        """Map anonymous memory or a file."""
         if length == 0 or offset % PAGE:
             return -errno.EINVAL
         size = _pages(length)
@@ -140,7 +144,7 @@ class AddressSpace:
         return start
 
     def munmap(self, address: int, length: int) -> int:
-        """Unmap what the guest owns in a range as munmap(2) does."""
+        """Unmap what the guest owns in a range."""
         size = _pages(length)
         if address % PAGE or length == 0 or address + size > USER_END:
             return -errno.EINVAL
@@ -151,7 +155,7 @@ class AddressSpace:
         return 0
 
     def mprotect(self, address: int, length: int, protection: int) -> int:
-        """Change rights as mprotect(2) does."""
+        """Change the rights of mapped memory."""
         size = _pages(length)
         if address % PAGE:
             return -errno.EINVAL
@@ -182,9 +186,9 @@ class AddressSpace:
         return 0
 
     def mremap(self, address: int, old: int, new: int, flags: int, target: int) -> int:
-        """Grow, shrink or move a mapping as mremap(2) does."""
+        """Grow, shrink or move a mapping."""
         old_size, new_size = _pages(old), _pages(new)
-        if address % PAGE or new_size == 0 or flags & ~7 or flags & MREMAP_FIXED and not flags & MREMAP_MAYMOVE:
+        if address % PAGE or new_size == 0 or flags & ~7 or (flags & MREMAP_FIXED and not flags & MREMAP_MAYMOVE):
             return -errno.EINVAL
         if flags & MREMAP_DONTUNMAP or old_size == 0:
             return -errno.EINVAL
@@ -206,13 +210,11 @@ class AddressSpace:
             if not flags & MREMAP_MAYMOVE:
                 return -errno.ENOMEM
             target = self._choose(0, new_size)
-        elif target % PAGE or target < address + old_size and target + new_size > address:
+        elif target % PAGE or (target < address + old_size and target + new_size > address):
             return -errno.EINVAL
         elif not self._claim(target, new_size):
             return -errno.ENOMEM
-        result = self._kernel.call(
-            syscalls.MREMAP, address, old_size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, target
-        )
+        result = self._kernel.call(syscalls.MREMAP, address, old_size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, target)
         if result < 0:
             self._release(target, new_size)
             return result
@@ -226,7 +228,7 @@ class AddressSpace:
         self.brk_start = self.brk_end = _pages(address)
 
     def brk(self, address: int) -> int:
-        """Move the end of the heap as brk(2) does; return where it is."""
+        """Move the end of the heap; return where it is."""
         if address < self.brk_start:
             return self.brk_end
         old, new = _pages(self.brk_end), _pages(address)

@@ -1,23 +1,28 @@
 """One sample, natively: the twin of `host.sample`.
 
-`machine.hooks.sampling` calls it when the counter overflows, without leaving compiled code. A property test holds the two
-equal.
+`machine.hooks.sampling` calls it when the counter overflows, without leaving compiled code. A property test holds the
+two equal.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-from numba import njit, uint64
+from typing import TYPE_CHECKING
+
+from numba import uint64
 
 from archlbr.arch import msrs
+from archlbr.cpu.address import native
 from archlbr.lbr import compiled as lbr
 from archlbr.lbr.compiled import words as w
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _LBR_CTL = msrs.IA32_LBR_CTL.index
 
 
-@njit(cache=True)
+@native
 def take_sample(words: npt.NDArray[np.uint64], owned: int, out: npt.NDArray[np.uint64]) -> int:
     """Freeze, read FROM, TO and INFO newest first into `out` (uint64[3 * DEPTH]), thaw; return the number of entries.
 

@@ -1,14 +1,15 @@
 """What CPUID answers to a user program: a Sapphire Rapids without AVX.
 
-`machine.userland` gives this to the engine. The C library picks its SSE2 and SSE4 paths from it, which the engine executes;
-leaf 1CH and EDX[19] of leaf 7 say that the LBRs are architectural. Layouts: SDM vol. 2A, CPUID; architecture.md 1.1.
+`machine.userland` gives this to the engine. The C library picks its SSE2 and SSE4 paths from it, which the engine
+executes; leaf 1CH and EDX[19] of leaf 7 say that the LBRs are architectural. Layouts: SDM vol. 2A, CPUID;
+architecture.md 1.1.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from archlbr.arch.cpuid import GOLDEN_COVE, Leaf0A
+from archlbr.arch.cpuid import GOLDEN_COVE, Leaf0A, Leaf1C
 
 _HIGHEST: Final = 0x1C
 _HIGHEST_EXTENDED: Final = 0x80000008
@@ -58,9 +59,9 @@ def answer_cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         case 7:
             return (0, _LEAF7_EBX, 0, _LEAF7_EDX) if subleaf == 0 else (0, 0, 0, 0)
         case 0xA:
-            return tuple(Leaf0A.of(5))
+            return _registers(Leaf0A.of(5))
         case 0x1C:
-            return tuple(GOLDEN_COVE) if subleaf == 0 else (0, 0, 0, 0)
+            return _registers(GOLDEN_COVE) if subleaf == 0 else (0, 0, 0, 0)
         case 0x80000000:
             return _HIGHEST_EXTENDED, 0, 0, 0
         case 0x80000001:
@@ -74,3 +75,7 @@ def answer_cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         case 0x80000008:
             return 0x00003934, 0, 0, 0  # 52 physical, 57 linear address bits
     return 0, 0, 0, 0
+
+
+def _registers(leaf: Leaf0A | Leaf1C) -> tuple[int, int, int, int]:
+    return leaf.eax, leaf.ebx, leaf.ecx, leaf.edx

@@ -61,7 +61,9 @@ def _open(process: Process, thread: Thread, number: int, a: list[int], path_at: 
     if name == "exe":
         target = os.fsencode(process.path) + b"\0"
         try:
-            return os.open(target[:-1], flags & ~os.O_CLOEXEC | os.O_CLOEXEC) if flags & os.O_CLOEXEC else _plain(target)
+            return (
+                os.open(target[:-1], flags & ~os.O_CLOEXEC | os.O_CLOEXEC) if flags & os.O_CLOEXEC else _plain(target)
+            )
         except OSError as error:
             return -(error.errno or 5)
     content = _content(process, name) if name and not flags & _O_WRITING else None
@@ -80,12 +82,12 @@ def _plain(target: bytes) -> int:
 
 
 def open_(process: Process, thread: Thread, a: list[int]) -> int:
-    """open(path, flags, mode)."""
+    """Open a file (path, flags, mode)."""
     return _open(process, thread, nr.OPEN, a, a[0], a[1])
 
 
 def openat(process: Process, thread: Thread, a: list[int]) -> int:
-    """openat(dirfd, path, flags, mode)."""
+    """Open a file (dirfd, path, flags, mode)."""
     return _open(process, thread, nr.OPENAT, a, a[1], a[2])
 
 
@@ -98,12 +100,12 @@ def _readlink(process: Process, thread: Thread, number: int, a: list[int], path_
 
 
 def readlink(process: Process, thread: Thread, a: list[int]) -> int:
-    """readlink(path, buf, size)."""
+    """Read a link (path, buf, size)."""
     return _readlink(process, thread, nr.READLINK, a, a[0], a[1], a[2])
 
 
 def readlinkat(process: Process, thread: Thread, a: list[int]) -> int:
-    """readlinkat(dirfd, path, buf, size)."""
+    """Read a link (dirfd, path, buf, size)."""
     return _readlink(process, thread, nr.READLINKAT, a, a[1], a[2], a[3])
 
 

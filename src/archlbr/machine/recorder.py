@@ -1,17 +1,18 @@
 """What watches a guest process: the protocol between `machine.userland` and a recording.
 
-A recorder brings the words and the compiled block hook that the engine runs with, and is told what a profiler's side-band
-says: names, mappings, forks, threads. `machine.tracing` and `machine.sampling` are the two there are.
+A recorder brings the words and the compiled block hook that the engine runs with, and is told what a profiler's
+side-band says: names, mappings, forks, threads. `recording.tracing` and `recording.sampling` are the two there are.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-from archlbr.machine.memory import Region
+    from archlbr.machine.memory import Region
 
 
 class Recorder(Protocol):

@@ -1,27 +1,29 @@
 """Host signals on their way to the guest: a compiled handler that only writes down what came.
 
-A signal may arrive while guest code runs, while the interpreter runs, or inside the host's kernel. The handler, installed
-with SA_RESTART on an ordinary stack, appends signal, thread and siginfo to a ring in a page at a fixed address, raises the
-flags that stop the engine at the next block and keep `guest.kernel` out of the kernel, and returns. `machine.userland` takes them
-from the ring at its safe points. The page's address is a constant because a signal handler gets no argument of ours.
+A signal may arrive while guest code runs, while the interpreter runs, or inside the host's kernel. The handler,
+installed with SA_RESTART on an ordinary stack, appends signal, thread and siginfo to a ring in a page at a fixed
+address, raises the flags that stop the engine at the next block and keep `guest.kernel` out of the kernel, and returns.
+`machine.userland` takes them from the ring at its safe points. The page's address is a constant because a signal
+handler gets no argument of ours.
 """
 
 from __future__ import annotations
 
 import ctypes
 import signal
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, types, uint64
-from numba.extending import intrinsic
+from numba import types, uint64
 
-from archlbr.cpu.address import call1, call5, load64, store64
+from archlbr.cpu.address import call1, call5, callback, intrinsic, load64, store64
 from archlbr.errors import InternalError
 from archlbr.guest import signals as linux
 from archlbr.guest import syscalls
-from archlbr.guest.kernel import Kernel
+
+if TYPE_CHECKING:
+    from archlbr.guest.kernel import Kernel
 
 _PAGE_AT: Final = 0x1FFF_FF00_0000
 _SIZE: Final = 1 << 16
@@ -58,7 +60,7 @@ def _take_ticket(_typing: Any, address: Any) -> Any:
     return signature, generate
 
 
-@cfunc(_HANDLER, cache=True)
+@callback(_HANDLER)
 def _on_signal(number: int, info: int, context: int) -> None:
     code = load64(info + uint64(8)) & uint64(0xFFFFFFFF)
     if (
@@ -155,7 +157,9 @@ class Signals:
         self._host_action(number, linux.SIG_DFL)
         mask = np.array([1 << (number - 1)], np.uint64)
         self._kernel.call(syscalls.RT_SIGPROCMASK, 1, mask.ctypes.data, 0, 8)  # SIG_UNBLOCK
-        self._kernel.call(syscalls.TGKILL, self._kernel.call(syscalls.GETPID), self._kernel.call(syscalls.GETTID), number)
+        self._kernel.call(
+            syscalls.TGKILL, self._kernel.call(syscalls.GETPID), self._kernel.call(syscalls.GETTID), number
+        )
 
     # What the process was started with stays: ignored signals (nohup) are ignored. The interpreter ignores SIGPIPE and
     # SIGXFSZ and catches SIGINT for itself; a program started here has their defaults.
@@ -175,9 +179,9 @@ class Signals:
         if action.handler == linux.SIG_IGN:
             # A fault of this process itself must still end it.
             self._host_action(number, linux.SIG_DFL if number in linux.SYNCHRONOUS else linux.SIG_IGN)
-        elif action.handler == linux.SIG_DFL and (number in linux.IGNORED or number in linux.STOPPING):
-            self._host_action(number, linux.SIG_DFL)
-        elif number in linux.SYNCHRONOUS and action.handler == linux.SIG_DFL:
+        elif (action.handler == linux.SIG_DFL and (number in linux.IGNORED or number in linux.STOPPING)) or (
+            number in linux.SYNCHRONOUS and action.handler == linux.SIG_DFL
+        ):
             self._host_action(number, linux.SIG_DFL)
         else:
             self._host_action(number, _on_signal.address, action.flags & linux.SA_NOCLDSTOP)
@@ -198,5 +202,3 @@ class Signals:
 def page_layout_fits() -> bool:
     """Whether the ring ends inside its page: checked by a test, since the handler checks nothing."""
     return _RING + _ROWS * _ROW <= _PAGE_AT + _SIZE
-
-

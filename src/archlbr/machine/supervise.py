@@ -1,7 +1,7 @@
 """The process that waits: starts the guest in a child of its own, passes signals on, and says how it ended.
 
-`cli` calls `run_guest`. The recording lives in the child and its forks; this process only waits and then gathers what they
-wrote, so that a guest that is killed, or a recorder that fails, still leaves a profile.
+`cli` calls `run_guest`. The recording lives in the child and its forks; this process only waits and then gathers what
+they wrote, so that a guest that is killed, or a recorder that fails, still leaves a profile.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import ctypes
 import os
 import signal
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from archlbr.errors import InputError
@@ -18,6 +17,7 @@ from archlbr.guest import elf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from archlbr.machine.recorder import Recorder
 
@@ -72,9 +72,7 @@ def _wait(pid: int) -> int:
             os.kill(pid, arrived.si_signo)
 
 
-def _be_guest(
-    path: str, words: list[str], folder: Path, make_recorder: Callable[[], Recorder], parent: int
-) -> None:
+def _be_guest(path: str, words: list[str], folder: Path, make_recorder: Callable[[], Recorder], parent: int) -> None:
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:

@@ -1,9 +1,9 @@
 """A Linux user program on the machine: its threads take turns on the engine, its system calls go to the host's kernel.
 
-`cli` starts a `Process` through `machine.launch`; the engine and the recorder run underneath. Each guest thread is a host
-thread, so that the kernel's own ideas of a thread (its id, its signal mask, its robust list, its futex) are the guest's. Only
-one runs guest code at a time. `machine.calls` gives meaning to the calls that cannot pass, `machine.delivery` enters signal
-handlers. Design: docs/decisions/012.
+`cli` starts a `Process` through `machine.launch`; the engine and the recorder run underneath. Each guest thread is a
+host thread, so that the kernel's own ideas of a thread (its id, its signal mask, its robust list, its futex) are the
+guest's. Only one runs guest code at a time. `machine.calls` gives meaning to the calls that cannot pass,
+`machine.delivery` enters signal handlers. Design: docs/decisions/012.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import ctypes
 import os
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -25,9 +25,11 @@ from archlbr.guest.kernel import ERESTARTSYS, Kernel
 from archlbr.machine import calls, delivery, forking
 from archlbr.machine.memory import AddressSpace, Region
 from archlbr.machine.processor import answer_cpuid
-from archlbr.machine.recorder import Recorder
 from archlbr.machine.signals import PENDING, Arrival, Signals
 from archlbr.machine.turns import Turns
+
+if TYPE_CHECKING:
+    from archlbr.machine.recorder import Recorder
 
 # Blocks a thread runs before another that waits may go on: some milliseconds.
 SLICE: Final = 200_000
@@ -46,7 +48,7 @@ class Thread:
     tid: int
     rip: int
     cleared: int = 0
-    alternate: linux.AlternateStack = linux.AlternateStack()
+    alternate: linux.AlternateStack = field(default_factory=linux.AlternateStack)
     block: tuple[int, int] | None = None
     saved: Any = None
     ended: bool = False
@@ -57,8 +59,8 @@ class Thread:
 class Process:
     """One guest process: engine, memory, signals, threads.
 
-    `run` returns the exit status of the program, or the negative number of the signal that ends it; the caller lets this
-    process end the same way.
+    `run` returns the exit status of the program, or the negative number of the signal that ends it; the caller lets
+    this process end the same way.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -260,4 +262,3 @@ class Process:
         self.engine.close()
         self.recorder.words[at.CURRENT] = np.uint64(0)
         self.engine, self.memory = self._processor()
-

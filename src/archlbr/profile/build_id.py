@@ -1,7 +1,7 @@
 """The build-id of an ELF file: what tells one build of a program from another.
 
-`machine.sampling` asks for each executable mapping; perf2bolt and perf match files by it. Source: System V gABI, "Note
-Section"; NT_GNU_BUILD_ID of elf(5).
+`recording.sampling` asks for each executable mapping; perf2bolt and perf match files by it. Source: System V gABI,
+"Note Section"; NT_GNU_BUILD_ID of elf(5).
 """
 
 from __future__ import annotations

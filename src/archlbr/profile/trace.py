@@ -1,6 +1,6 @@
 """Every taken branch: the spool a tracer appends to, and the text and Parquet files made from it.
 
-`machine.tracing` writes spools with `append`; `cli.trace` turns them into the format of docs/formats.md: `TID 0xFROM
+`recording.tracing` writes spools with `append`; `cli.trace` turns them into the format of docs/formats.md: `TID 0xFROM
 0xTO KIND` a line, comments behind `#`. A spool is a run of chunks, each whole or absent, so that a killed process
 leaves a readable one.
 """
@@ -134,7 +134,8 @@ def text_of(chunk: Branches) -> bytes:
             _NAMES[rows[:, 2].astype(np.intp)],
         ]
     )
-    return table[table != 0].tobytes()
+    lines: bytes = table[table != 0].tobytes()
+    return lines
 
 
 def write_text(spools: list[Path], write: Callable[[bytes], object]) -> Summary:

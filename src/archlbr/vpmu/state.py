@@ -1,6 +1,7 @@
 """What the hypervisor keeps of one vCPU's LBRs beside the registers themselves.
 
-`host` holds it next to the facility's state. So far it is ownership alone: whether the vCPU's accesses reach the hardware.
+`host` holds it next to the facility's state. So far it is ownership alone: whether the vCPU's accesses reach the
+hardware.
 """
 
 from __future__ import annotations

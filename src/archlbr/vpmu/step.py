@@ -1,19 +1,23 @@
 """The guest's register accesses as the hypervisor lets them through: one pure step.
 
-`host` feeds it what the guest executes; accesses that pass reach `lbr.step`. FROM, TO and INFO pass through while the guest
-owns the LBRs and are intercepted otherwise; CTL and DEPTH are always intercepted (reference kvm-series.md A, patches 05,
-06 and 07). An intercepted entry reads 0 and keeps nothing written (intel_pmu_handle_lbr_msrs_access in
+`host` feeds it what the guest executes; accesses that pass reach `lbr.step`. FROM, TO and INFO pass through while the
+guest owns the LBRs and are intercepted otherwise; CTL and DEPTH are always intercepted (reference kvm-series.md A,
+patches 05, 06 and 07). An intercepted entry reads 0 and keeps nothing written (intel_pmu_handle_lbr_msrs_access in
 arch/x86/kvm/vmx/pmu_intel.c); the index check is the processor's in both cases.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from archlbr.arch import msrs
 from archlbr.arch.outcomes import DONE, GP, Outcome, Value
 from archlbr.lbr import step as facility_step
 from archlbr.lbr.actions import Rdmsr, Wrmsr
-from archlbr.lbr.state import Facility, State
-from archlbr.vpmu.state import Vpmu
+
+if TYPE_CHECKING:
+    from archlbr.lbr.state import Facility, State
+    from archlbr.vpmu.state import Vpmu
 
 _ENTRIES = (msrs.IA32_LBR_FROM_IP, msrs.IA32_LBR_TO_IP, msrs.IA32_LBR_INFO)
 

@@ -8,14 +8,19 @@ fills the table. What Unicorn does on a stop, under REP and when code changes is
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-from numba import njit, uint64
+from typing import TYPE_CHECKING
+
+from numba import uint64
 
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
+from archlbr.cpu.address import Word, native
 from archlbr.cpu.decode import count_to, decode_block
 from archlbr.cpu.predictor import predict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _NONE = int(BranchKind.NONE)
 _COND = int(BranchKind.COND)
@@ -25,7 +30,7 @@ _SHIFT = 64 - at.SLOTS_LOG2
 _TABLE_END = at.TABLE + at.SLOTS * at.ENTRY
 
 
-@njit(cache=True)
+@native
 def forget_blocks(words: npt.NDArray[np.uint64]) -> None:
     """Empty the block table: guest code may have changed anywhere."""
     for slot in range(at.TABLE, _TABLE_END, at.ENTRY):
@@ -33,16 +38,16 @@ def forget_blocks(words: npt.NDArray[np.uint64]) -> None:
     words[at.TABLE_USED] = 0
 
 
-@njit(cache=True)
-def _volatile(words: npt.NDArray[np.uint64], address: int, end: int) -> bool:
+@native
+def _volatile(words: npt.NDArray[np.uint64], address: Word, end: Word) -> bool:
     for index in range(words[at.VOLATILE_COUNT]):
         if address < words[at.VOLATILE + 2 * index + 1] and end > words[at.VOLATILE + 2 * index]:
             return True
     return False
 
 
-@njit(cache=True)
-def _miss(words: npt.NDArray[np.uint64], slot: int, address: int, size: int) -> int:
+@native
+def _miss(words: npt.NDArray[np.uint64], slot: int, address: Word, size: Word) -> Word:
     if words[slot + at.KEY] == 0:
         words[at.TABLE_USED] += uint64(1)
     words[at.MISSES] += uint64(1)
@@ -50,8 +55,8 @@ def _miss(words: npt.NDArray[np.uint64], slot: int, address: int, size: int) -> 
     return slot
 
 
-@njit(cache=True)
-def find_block(words: npt.NDArray[np.uint64], address: int, size: int) -> int:
+@native
+def find_block(words: npt.NDArray[np.uint64], address: Word, size: Word) -> Word:
     """Return the offset of the table entry of a block, decoding it on first sight or when it may have changed."""
     slot = uint64(at.TABLE) + (((address * uint64(_MIX)) >> uint64(_SHIFT)) << uint64(2))
     while True:
@@ -72,8 +77,8 @@ def find_block(words: npt.NDArray[np.uint64], address: int, size: int) -> int:
             slot = uint64(at.TABLE)
 
 
-@njit(cache=True)
-def advance(words: npt.NDArray[np.uint64], address: int, size: int) -> int:
+@native
+def advance(words: npt.NDArray[np.uint64], address: Word, size: Word) -> Word:
     """Account for the block before this one; return the kind of branch that led here, NONE if none was taken.
 
     A taken branch's own address is left in words[FROM], the predictor's verdict in words[MISPREDICTED].
@@ -106,18 +111,17 @@ def advance(words: npt.NDArray[np.uint64], address: int, size: int) -> int:
         elif meta & uint64(at.META_UNDECODED) != 0:
             words[at.UNDECODED] = last
         return uint64(_NONE)
-    if kind == _COND:
-        if address == end:
-            predict(words, kind, last, address, end, uint64(0))
-            return uint64(_NONE)
+    if kind == _COND and address == end:
+        predict(words, kind, last, address, end, uint64(0))
+        return uint64(_NONE)
     words[at.TAKEN] += uint64(1)
     words[at.FROM] = last
     words[at.MISPREDICTED] = predict(words, kind, last, address, end, uint64(1))
     return kind
 
 
-@njit(cache=True)
-def retire_current(words: npt.NDArray[np.uint64], address: int) -> None:
+@native
+def retire_current(words: npt.NDArray[np.uint64], address: Word) -> None:
     """Account for the running block up to, not including, `address`, and let no block follow it as a branch."""
     current = words[at.CURRENT]
     if current != 0 and words[at.REPEATED] == 0:

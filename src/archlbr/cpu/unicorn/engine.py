@@ -1,8 +1,8 @@
 """Unicorn as an engine for user programs: long mode, ring 3, no paging, guest memory at its own addresses.
 
-`machine.userland` drives it. Decisions run in the compiled hooks of `blocks` and `intercepts`; this module plants them and
-turns their words into a `Stop`. What Unicorn needs is in engine.md 2, 3 and 6b. The engine enters ring 3 by a real IRETQ, so
-that privileged instructions fault as they should.
+`machine.userland` drives it. Decisions run in the compiled hooks of `blocks` and `intercepts`; this module plants them
+and turns their words into a `Stop`. What Unicorn needs is in engine.md 2, 3 and 6b. The engine enters ring 3 by a real
+IRETQ, so that privileged instructions fault as they should.
 """
 
 from __future__ import annotations
@@ -27,12 +27,30 @@ from archlbr.errors import InternalError
 
 PAGE: Final = 4096
 
-GENERAL: Final = (
-    "RAX RBX RCX RDX RSI RDI RBP RSP R8 R9 R10 R11 R12 R13 R14 R15 RIP EFLAGS".split()
-)
+GENERAL: Final = [
+    "RAX",
+    "RBX",
+    "RCX",
+    "RDX",
+    "RSI",
+    "RDI",
+    "RBP",
+    "RSP",
+    "R8",
+    "R9",
+    "R10",
+    "R11",
+    "R12",
+    "R13",
+    "R14",
+    "R15",
+    "RIP",
+    "EFLAGS",
+]
 _IDENTITY: Final = {name: getattr(x86, f"UC_X86_REG_{name}") for name in (*GENERAL, "FS_BASE", "GS_BASE")}
 
-# Where the ring-3 entry stub lives while it runs: a page below any user mapping (vm.mmap_min_addr), inside the engine only.
+# Where the ring-3 entry stub lives while it runs: a page below any user mapping (vm.mmap_min_addr), inside the engine
+# only.
 _STUB: Final = 0x1000
 _USER_CS: Final = 0x33
 _USER_SS: Final = 0x2B
@@ -68,7 +86,7 @@ class _Batch:
         return tuple(self.values)
 
     def write(self, handle: Any, *content: int) -> None:
-        self.values[:] = content
+        self.values[:] = list(content)
         self._write(handle, self._ids, self._pointers, self._count)
 
 
@@ -147,7 +165,11 @@ class UnicornEngine:
             access = int(words[at.FAULT_ACCESS])
             verb = "fetch" if access in _FETCH else "write" if access in _WRITE else "read"
             return Stop(
-                StopReason.FAULT, stopped, address=int(words[at.FAULT_ADDRESS]), access=verb, present=int(access in _PRESENT)
+                StopReason.FAULT,
+                stopped,
+                address=int(words[at.FAULT_ADDRESS]),
+                access=verb,
+                present=int(access in _PRESENT),
             )
         if reason == at.REASON_NONE and status != uc.UC_ERR_OK:
             if status == uc.UC_ERR_FETCH_UNMAPPED:
@@ -283,4 +305,3 @@ class UnicornEngine:
         if self._uc.reg_read(x86.UC_X86_REG_CS) != _USER_CS:
             raise InternalError("the engine did not enter ring 3; is this the pinned Unicorn?")
         self._uc.mem_unmap(_STUB, PAGE)
-

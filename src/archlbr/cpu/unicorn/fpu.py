@@ -48,7 +48,9 @@ def read(engine: Any) -> bytes:
         mantissa, exponent = get(x86.UC_X86_REG_FP0 + (top + index) % 8)
         struct.pack_into("<QH", image, _ST_AT + 16 * index, mantissa, exponent)
     for index in range(16):
-        image[_XMM_AT + 16 * index : _XMM_AT + 16 * index + 16] = get(x86.UC_X86_REG_XMM0 + index).to_bytes(16, "little")
+        image[_XMM_AT + 16 * index : _XMM_AT + 16 * index + 16] = get(x86.UC_X86_REG_XMM0 + index).to_bytes(
+            16, "little"
+        )
     return bytes(image)
 
 
@@ -64,4 +66,7 @@ def write(engine: Any, image: bytes) -> None:
     for index in range(8):
         put(x86.UC_X86_REG_FP0 + (top + index) % 8, struct.unpack_from("<QH", image, _ST_AT + 16 * index))
     for index in range(16):
-        put(x86.UC_X86_REG_XMM0 + index, int.from_bytes(image[_XMM_AT + 16 * index : _XMM_AT + 16 * index + 16], "little"))
+        put(
+            x86.UC_X86_REG_XMM0 + index,
+            int.from_bytes(image[_XMM_AT + 16 * index : _XMM_AT + 16 * index + 16], "little"),
+        )

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import carray, cfunc, types, uint64
+from numba import carray, types, uint64
 
 from archlbr.cpu import words as at
-from archlbr.cpu.address import call1
+from archlbr.cpu.address import call1, callback
 
 WORDS_POINTER = types.CPointer(types.uint64)
 _syscall_hook = types.void(types.uint64, WORDS_POINTER)
@@ -22,7 +22,7 @@ _store_hook = types.void(types.uint64, types.int32, types.uint64, types.int32, t
 _invalid_hook = types.uint8(types.uint64, WORDS_POINTER)
 
 
-@cfunc(_syscall_hook, cache=True)
+@callback(_syscall_hook)
 def on_syscall(engine: int, pointer: Any) -> None:
     """Stop at SYSCALL; the engine's RIP will be the next instruction."""
     words = carray(pointer, (at.TABLE,))
@@ -30,7 +30,7 @@ def on_syscall(engine: int, pointer: Any) -> None:
     call1(words[at.EMU_STOP], engine)
 
 
-@cfunc(_interrupt_hook, cache=True)
+@callback(_interrupt_hook)
 def on_interrupt(engine: int, vector: int, pointer: Any) -> None:
     """Stop at an exception or software interrupt and keep its vector."""
     words = carray(pointer, (at.TABLE,))
@@ -39,7 +39,7 @@ def on_interrupt(engine: int, vector: int, pointer: Any) -> None:
     call1(words[at.EMU_STOP], engine)
 
 
-@cfunc(_memory_hook, cache=True)
+@callback(_memory_hook)
 def on_fault(_engine: int, access: int, address: int, _size: int, _value: int, pointer: Any) -> int:
     """Keep an access that no mapping allows; returning 0 makes the engine stop with an error at the instruction."""
     words = carray(pointer, (at.TABLE,))
@@ -49,7 +49,7 @@ def on_fault(_engine: int, access: int, address: int, _size: int, _value: int, p
     return 0
 
 
-@cfunc(_store_hook, cache=True)
+@callback(_store_hook)
 def on_store(_engine: int, _access: int, address: int, size: int, _value: int, pointer: Any) -> None:
     """Note a store into the block that is running; planted over writable code only."""
     words = carray(pointer, (at.WORDS,))
@@ -58,7 +58,7 @@ def on_store(_engine: int, _access: int, address: int, size: int, _value: int, p
         words[at.STORED] = uint64(1)
 
 
-@cfunc(_invalid_hook, cache=True)
+@callback(_invalid_hook)
 def on_invalid(_engine: int, pointer: Any) -> int:
     """Keep that the engine refused an instruction; returning 0 stops it there."""
     words = carray(pointer, (at.TABLE,))

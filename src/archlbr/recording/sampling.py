@@ -1,13 +1,14 @@
 """The recorder behind `archlbr record`: the LBRs programmed as perf does, and a sample at every overflow.
 
 `machine.hooks.sampling` fills the buffer of samples; this module programs the LBR registers through the vPMU, switches
-them between threads as perf does, and hands samples and side-band to the process's spool. `cli.record` merges the spools.
+them between threads as perf does, and hands samples and side-band to the process's spool. `cli.record` merges the
+spools.
 """
 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,11 +20,13 @@ from archlbr.errors import InternalError
 from archlbr.lbr import compiled as lbr
 from archlbr.lbr.state import architectural
 from archlbr.machine import hooks
-from archlbr.machine.memory import Region
 from archlbr.profile.build_id import build_id
-from archlbr.profile.perfdata.attr import Attr
 from archlbr.profile.perfdata.spool import Spool
 from archlbr.profile.stack import Mapping
+
+if TYPE_CHECKING:
+    from archlbr.machine.memory import Region
+    from archlbr.profile.perfdata.attr import Attr
 
 # Where the kernel's return to user code stands: any address of the kernel's half does, since the user-only filter
 # masks it in FROM (ours; the value is Linux's usual text base, Documentation/arch/x86/x86_64/mm.rst).

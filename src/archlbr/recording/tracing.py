@@ -1,7 +1,7 @@
 """The recorder behind `archlbr trace`: every taken branch of every thread, in program order.
 
-`machine.hooks.tracing` fills the ring; `flush` hands it to a spool that `profile.trace` reads. A forked child writes a spool of
-its own beside its parent's.
+`machine.hooks.tracing` fills the ring; `flush` hands it to a spool that `profile.trace` reads. A forked child writes a
+spool of its own beside its parent's.
 """
 
 from __future__ import annotations
