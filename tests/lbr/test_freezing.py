@@ -165,6 +165,15 @@ def test_rsm_outside_smm_is_an_undefined_opcode(part):
     assert part.rd(CTL) == ALL
 
 
+def test_rsm_leaves_smm(part):
+    part.wr(CTL, ALL)
+    part.event("Smi")
+    assert part.event("Rsm") == "done"
+    assert part.event("Rsm") == "#UD"
+    part.event("Smi")
+    assert part.rd(CTL) == 0x7F0006
+
+
 def test_1_3_freeze_while_smm_disables_tracing_in_debugctl(part):
     part.wr(DEBUGCTL, 0x48C2)
     part.event("Smi")
