@@ -81,7 +81,7 @@ def test_a_trace_to_stdout_is_the_trace_in_the_file(guests: Guests, tmp_path: Pa
     filed = [
         line.split(None, 1)[1] for line in (tmp_path / "trace").read_text().splitlines() if not line.startswith("#")
     ]
-    assert len(records) == 10
+    assert len(records) == 9
     assert records == filed
 
 

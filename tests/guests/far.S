@@ -5,16 +5,19 @@ _start: xor     %ebx, %ebx
         push    $0x33
         lea     1f(%rip), %rax
         push    %rax
-        lretq
+lret:   lretq
+after_lret:
 1:      inc     %ebx
         lea     2f(%rip), %rax
         mov     %rax, pointer(%rip)
-        rex.w ljmp *pointer(%rip)
+ljmp:   rex.w ljmp *pointer(%rip)
         ud2
+after_ljmp:
 2:      inc     %ebx
         lea     returns(%rip), %rax
         mov     %rax, pointer(%rip)
-        rex.w lcall *pointer(%rip)
+lcall:  rex.w lcall *pointer(%rip)
+after_lcall:
         mov     %rsp, %rax
         mov     %ss, %ecx
         push    %rcx
@@ -23,13 +26,15 @@ _start: xor     %ebx, %ebx
         push    $0x33
         lea     3f(%rip), %rax
         push    %rax
-        iretq
+iret:   iretq
+after_iret:
 3:      inc     %ebx
         mov     %ebx, %edi
         mov     $231, %eax
         syscall
 returns:
         inc     %ebx
+returned:
         lretq
         .data
         .balign 16

@@ -22,11 +22,7 @@ next:   lea     function(%rip), %rax
 icall:  call    *%rax
 back:   mov     $39, %eax
         syscall                         # no branch
-        push    $0x33                   # a far return to this code segment
-        lea     far(%rip), %rax
-        push    %rax
-lret:   lretq
-far:    mov     $13, %eax               # rt_sigaction(SIGUSR1, action, 0, 8)
+        mov     $13, %eax               # rt_sigaction(SIGUSR1, action, 0, 8)
         mov     $10, %edi
         lea     action(%rip), %rsi
         xor     %edx, %edx

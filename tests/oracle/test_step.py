@@ -22,7 +22,6 @@ BY_HAND = [
     ("icall", "function", "IND_CALL"),
     ("ijmp", "target", "IND_JMP"),
     ("target", "back", "RET"),
-    ("lret", "far", "OTHER"),
     ("hret", "restorer", "RET"),
     ("check", "good", "COND"),
 ]
@@ -39,6 +38,27 @@ def test_every_branch_of_a_program_known_by_heart(oracle: Oracle, guests: Guests
     expected = [(address(a), address(b), kind) for a, b, kind in BY_HAND]
     (thread,) = oracle.trace([program]).threads
     assert [(r.source, r.target, r.kind) for r in thread] == expected
+
+
+def test_far_transfers_are_branches_of_the_other_kind(oracle: Oracle, guests: Guests) -> None:
+    table = symbols(guests.far)
+    path = [
+        "lret",
+        "after_lret",
+        "ljmp",
+        "after_ljmp",
+        "lcall",
+        "returns",
+        "returned",
+        "after_lcall",
+        "iret",
+        "after_iret",
+    ]
+    (thread,) = oracle.trace([guests.far], status=4).threads
+    assert [(r.source, r.target) for r in thread] == [
+        (table[a], table[b]) for a, b in zip(path[::2], path[1::2], strict=True)
+    ]
+    assert {r.kind for r in thread} == {"OTHER"}
 
 
 def test_a_late_start_gives_the_tail_of_the_whole_trace(oracle: Oracle, guests: Guests) -> None:
