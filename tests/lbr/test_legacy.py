@@ -210,7 +210,9 @@ WRITES = [
     pytest.param(5, True, OLD_FROM, 0x8000_7FFF_FFFF_F000, False, id="5 format 5: no flag in FROM"),
     pytest.param(5, True, OLD_TO, 0x0000_8000_0000_0000, False, id="5 format 5: TO is an address"),
     pytest.param(0, True, OLD_FROM, 0xFFFF_FFFF, True, id="5 format 0: 32 bits"),
-    pytest.param(0, True, OLD_TO, 0x1_0000_0000, False, id="5 format 0: no more than 32 bits"),
+    pytest.param(0, True, OLD_FROM, 0x1_0000_0000, False, id="5 format 0: no more than 32 bits"),
+    pytest.param(0, True, OLD_TO, 0xFFFF_FFFF, True, id="5 format 0: 32 bits in TO"),
+    pytest.param(0, True, OLD_TO, 0x1_0000_0000, False, id="5 format 0: no more than 32 bits in TO"),
 ]
 
 
