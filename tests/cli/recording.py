@@ -64,6 +64,26 @@ def archlbr(*words: str | os.PathLike[str]) -> list[str | os.PathLike[str]]:
     return [*ARCHLBR, *words]
 
 
+WROTE = re.compile(rb"\[ archlbr record: wrote \d+\.\d{3} MB (\S+) \((\d+) samples?\) \]\n\Z")
+
+
+def record(
+    *words: str | os.PathLike[str],
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+    extra: Mapping[str, str] | None = None,
+    seconds: float = 120,
+) -> Ended:
+    """Run `archlbr record` with these words; return how the program ended, without the line that says what was written.
+
+    That line must be the last on stderr, and it must be the only one that is not the program's own.
+    """
+    ended = run(archlbr("record", *words), stdin=stdin, cwd=cwd, extra=extra, seconds=seconds)
+    wrote = WROTE.search(ended.err)
+    assert wrote is not None, ended
+    return ended._replace(err=ended.err[: wrote.start()])
+
+
 def stats(err: bytes) -> dict[str, str]:
     """Return the pairs of the line that `--stats` ends stderr with."""
     last = err.decode().rstrip("\n").rpartition("\n")[2]

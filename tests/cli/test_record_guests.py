@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.recording import archlbr, run
+from tests.cli.recording import archlbr, record, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ def test_a_guest_behaves_as_it_does_alone(name: str, guests: Guests, tmp_path: P
     program: Path = getattr(guests, name)
     natively = run([program], cwd=tmp_path)
     profile = tmp_path / "perf.data"
-    recorded = run(archlbr("record", "-c", "101", "-o", profile, "--", program), cwd=tmp_path)
+    recorded = record("-c", "101", "-o", profile, "--", program, cwd=tmp_path)
     assert recorded == natively
     validated = run(archlbr("validate", profile))
     assert (validated.status, validated.err) == (0, b""), validated.out
@@ -36,7 +36,7 @@ def test_the_status_is_the_one_a_shell_gives_and_the_profile_is_written(
     how: str, status: int, guests: Guests, tmp_path: Path
 ) -> None:
     profile = tmp_path / "perf.data"
-    recorded = run(archlbr("record", "-c", "1009", "-o", profile, "--", guests.crash, how))
+    recorded = record("-c", "1009", "-o", profile, "--", guests.crash, how)
     assert (recorded.status, recorded.out, recorded.err) == (status, b"1312625791\n", b"")
     assert profile.stat().st_size > 10_000
     assert run(archlbr("validate", profile)).status == 0
@@ -46,9 +46,7 @@ def test_arguments_environment_directory_and_input_are_passed_on(guests: Guests,
     words = [guests.surroundings, "one", "", "two words", "--help", "-c"]
     extra, stdin = {"GUEST_WORD": "ein Wort"}, b"standard input\n" * 1000
     natively = run(words, cwd=tmp_path, extra=extra, stdin=stdin)
-    recorded = run(
-        archlbr("record", "-o", tmp_path / "perf.data", "--", *words), cwd=tmp_path, extra=extra, stdin=stdin
-    )
+    recorded = record("-o", tmp_path / "perf.data", "--", *words, cwd=tmp_path, extra=extra, stdin=stdin)
     assert recorded == natively
     assert b"word ein Wort\n" in recorded.out
 
@@ -56,7 +54,7 @@ def test_arguments_environment_directory_and_input_are_passed_on(guests: Guests,
 def test_a_program_is_found_on_the_path_and_named_as_called(guests: Guests, tmp_path: Path) -> None:
     extra = {"PATH": f"{guests.surroundings.parent}:/usr/bin:/bin"}
     natively = run(["surroundings"], cwd=tmp_path, extra=extra)
-    recorded = run(archlbr("record", "-o", tmp_path / "perf.data", "surroundings"), cwd=tmp_path, extra=extra)
+    recorded = record("-o", tmp_path / "perf.data", "surroundings", cwd=tmp_path, extra=extra)
     assert b"argv[0] surroundings\n" in natively.out
     assert recorded == natively
 
@@ -66,5 +64,5 @@ def test_a_script_runs_by_its_first_line(tmp_path: Path) -> None:
     script.write_text('#!/bin/sh -e\necho "$0" "$@"\nexit 6\n')
     script.chmod(0o755)
     natively = run([script, "a", "b"])
-    assert run(archlbr("record", "-o", tmp_path / "perf.data", "--", script, "a", "b")) == natively
+    assert record("-o", tmp_path / "perf.data", "--", script, "a", "b") == natively
     assert natively.status == 6

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.cli.recording import archlbr, run
+from tests.cli.recording import archlbr, record, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_recorded_program_behaves_as_it_does_alone(program: Program, inputs: d
     words = [word.format(**inputs) if word.startswith("{") else word for word in program.words]
     natively = run(words, stdin=program.stdin)
     profile = tmp_path / "perf.data"
-    recorded = run(archlbr("record", "-c", "10007", "-o", profile, "--", *words), stdin=program.stdin)
+    recorded = record("-c", "10007", "-o", profile, "--", *words, stdin=program.stdin)
     assert recorded == natively
     validated = run(archlbr("validate", profile))
     assert (validated.status, validated.err) == (0, b""), validated.out

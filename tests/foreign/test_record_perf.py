@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.recording import archlbr, script_edges
+from tests.cli.recording import archlbr, record, script_edges
 from tests.cli.recording import run as run_recorder
 from tests.foreign.tools import need, run
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.foreign
 def profile(guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One round of the kernel, recorded at a period of 1009."""
     data = tmp_path_factory.mktemp("recorded") / "perf.data"
-    ended = run_recorder(archlbr("record", "-c", "1009", "-o", data, "--", guests.kernel, "1"))
+    ended = record("-c", "1009", "-o", data, "--", guests.kernel, "1")
     assert ended == run_recorder([guests.kernel, "1"])
     return data
 
