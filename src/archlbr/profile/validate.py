@@ -19,9 +19,13 @@ from archlbr.profile.edges import pairs
 from archlbr.profile.images import Images
 from archlbr.profile.maps import AddressSpaces
 from archlbr.profile.perfdata.attr import BRANCH_ANY
-from archlbr.profile.stack import Mapping, Samples, entry_types
+from archlbr.profile.stack import Mapping, Samples, Words, entry_types
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
     from archlbr.profile.perfdata.reader import Reader
 
 # The longest instruction, in bytes (SDM vol. 2, 2.3.11).
@@ -29,7 +33,8 @@ _LONGEST = 15
 # A straight line longer than this is not disassembled: no compiler emits one, and damage could name any.
 _FARTHEST = 1 << 16
 
-_NAMED = frozenset(range(int(PerfBranch.COND), int(PerfBranch.RET) + 1))
+# By perf type: whether it names a near branch, as a far transfer's or an interrupt's does not.
+_NAMED = np.array([PerfBranch.COND <= kind <= PerfBranch.RET for kind in range(16)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,59 @@ class Verdict:
         return Verdict(**sums, complete=self.complete and other.complete)
 
 
+class _Lines:
+    """The straight lines that were looked at: a verdict for each (mapping, TO, FROM, named), found for whole batches.
+
+    A row's key is a mix of its four words; rows are compared whole, so that a key two rows share costs time, not truth.
+    """
+
+    _MIX = tuple(
+        np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5)
+    )
+
+    def __init__(self, judge: Callable[[int, int, int, bool], int]) -> None:
+        self._judge = judge
+        self._verdicts: dict[tuple[int, int, int, int], int] = {}
+        self._keys = np.zeros(0, dtype=np.uint64)
+        self._rows = np.zeros((0, 4), dtype=np.uint64)
+        self._found = np.zeros(0, dtype=np.int8)
+
+    def verdicts(self, rows: Words) -> NDArray[np.int8]:
+        """Return the verdict of each row of uint64[n, 4]."""
+        keys = np.zeros(len(rows), dtype=np.uint64)
+        for column, odd in enumerate(self._MIX):
+            keys = (keys ^ rows[:, column]) * odd
+            keys ^= keys >> np.uint64(29)
+        out = np.zeros(len(rows), dtype=np.int8)
+        missing = np.ones(len(rows), dtype=np.bool_)
+        if len(self._keys):
+            place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+            missing = (self._rows[place] != rows).any(axis=1)
+            out = self._found[place]
+        unknown = np.flatnonzero(missing)
+        if len(unknown):
+            fresh: dict[int, tuple[int, int, int, int]] = {}
+            for index, key, row in zip(unknown.tolist(), keys[unknown].tolist(), rows[unknown].tolist(), strict=True):
+                line = (row[0], row[1], row[2], row[3])
+                if line not in self._verdicts:
+                    self._verdicts[line] = self._judge(line[0], line[1], line[2], bool(line[3]))
+                    fresh[key] = line
+                out[index] = self._verdicts[line]
+            self._learn(fresh)
+        return out
+
+    def _learn(self, fresh: dict[int, tuple[int, int, int, int]]) -> None:
+        if not fresh:
+            return
+        keys = np.concatenate([self._keys, np.array(list(fresh), dtype=np.uint64)])
+        rows = np.concatenate([self._rows, np.array(list(fresh.values()), dtype=np.uint64)])
+        found = np.concatenate(
+            [self._found, np.array([self._verdicts[line] for line in fresh.values()], dtype=np.int8)]
+        )
+        self._keys, first = np.unique(keys, return_index=True)
+        self._rows, self._found = rows[first], found[first]
+
+
 class Validator:
     """Checks batches of samples against the mappings they ran in; keeps what it learned of each straight line."""
 
@@ -70,8 +128,7 @@ class Validator:
         self._images = Images() if disassemble else None
         self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self._decoder.detail = True
-        # (mapping number, TO, FROM, whether FROM's type says branch) to: 1 straight, 0 not, -1 cannot be read.
-        self._known: dict[tuple[int, int, int, bool], int] = {}
+        self._lines = _Lines(self._straight)
 
     def close(self) -> None:
         """Close the files that were read."""
@@ -89,23 +146,12 @@ class Validator:
         start, end = entries["to"][older], entries["from"][newer]
         backwards = start > end
         apart = ~backwards & ((targets[older] != sources[newer]) | (sources[newer] < 0))
-        straight = ~backwards & ~apart
-        disassembled = mismatched = 0
+        found = np.zeros(0, dtype=np.int8)
         if self._images is not None:
-            named = np.isin(entry_types(entries)[newer], list(_NAMED))
-            rows = zip(
-                sources[newer][straight].tolist(),
-                start[straight].tolist(),
-                end[straight].tolist(),
-                named[straight].tolist(),
-                strict=True,
-            )
-            for row in rows:
-                known = self._known.get(row)
-                if known is None:
-                    known = self._known[row] = self._straight(*row)
-                disassembled += known >= 0
-                mismatched += known == 0
+            straight = ~backwards & ~apart
+            named = _NAMED[entry_types(entries)[newer]]
+            columns = (sources[newer], start, end, named)
+            found = self._lines.verdicts(np.stack([column[straight].astype(np.uint64) for column in columns], axis=1))
         return Verdict(
             samples=len(samples),
             entries=len(entries),
@@ -113,11 +159,12 @@ class Validator:
             backwards=int(np.count_nonzero(backwards)),
             out_of_range=int(np.count_nonzero(apart)),
             unmapped=int(np.count_nonzero((sources < 0) | (targets < 0))),
-            disassembled=disassembled,
-            mismatched=mismatched,
+            disassembled=int(np.count_nonzero(found >= 0)),
+            mismatched=int(np.count_nonzero(found == 0)),
         )
 
     def _straight(self, number: int, start: int, end: int, named: bool) -> int:
+        # 1: straight on to FROM; 0: the instructions contradict it; -1: they cannot be read.
         assert self._images is not None
         if end - start > _FARTHEST:
             return -1
