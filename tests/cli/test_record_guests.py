@@ -20,15 +20,23 @@ NAMES = [
 ]  # fmt: skip
 
 
+# The kernel enters and leaves a handler without a branch, so a stack that spans one is not straight; real LBRs that leave
+# out ring 0 show the same. Code that rewrites itself does not fit the instructions of its file.
+INTERRUPTED = ("signals", "faults", "timers", "wild")
+REWRITTEN = ("rewrite",)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_guest_behaves_as_it_does_alone(name: str, guests: Guests, tmp_path: Path) -> None:
     program: Path = getattr(guests, name)
     natively = run([program], cwd=tmp_path)
     profile = tmp_path / "perf.data"
-    recorded = record("-c", "101", "-o", profile, "--", program, cwd=tmp_path)
+    recorded = record("-c", "101", "-o", profile, "--", program, cwd=tmp_path, interrupted=name in INTERRUPTED)
     assert recorded == natively
     validated = run(archlbr("validate", profile))
-    assert (validated.status, validated.err) == (0, b""), validated.out
+    assert validated.err == b""
+    if name not in INTERRUPTED + REWRITTEN:
+        assert validated.status == 0, validated.out
 
 
 @pytest.mark.parametrize(("how", "status"), [("store", 139), ("call", 139), ("abort", 134), ("term", 143), ("none", 3)])
