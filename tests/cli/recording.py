@@ -80,7 +80,7 @@ def record(
 ) -> Ended:
     """Run `archlbr record` with these words; return how the program ended, without the line that says what was written.
 
-    That line must be the last on stderr. With interrupted, the recorder may say that some of its stacks are not straight.
+    That line must be the last on stderr. With interrupted, it may be followed by word of stacks that are not straight.
     """
     ended = run(archlbr("record", *words), stdin=stdin, cwd=cwd, extra=extra, seconds=seconds)
     err = NOT_STRAIGHT.sub(b"", ended.err) if interrupted else ended.err

@@ -20,8 +20,8 @@ NAMES = [
 ]  # fmt: skip
 
 
-# The kernel enters and leaves a handler without a branch, so a stack that spans one is not straight; real LBRs that leave
-# out ring 0 show the same. Code that rewrites itself does not fit the instructions of its file.
+# The kernel enters and leaves a handler without a branch, so a stack that spans one is not straight; real LBRs that
+# leave out ring 0 show the same. Code that rewrites itself does not fit the instructions of its file.
 INTERRUPTED = ("signals", "faults", "timers", "wild")
 REWRITTEN = ("rewrite",)
 

@@ -122,7 +122,7 @@ def test_no_program_at_all(output: Path) -> None:
 
 @pytest.mark.parametrize("period", ["0", "-5", "many", "1.5"])
 def test_a_period_that_is_none(period: str, output: Path) -> None:
-    refused(archlbr("record", "-c", period, "-o", output, "--", "true"), output, "-c")
+    refused(archlbr("record", "-c", period, "-o", output, "--", "true"), output)
 
 
 def test_an_unknown_filter(output: Path) -> None:

@@ -40,7 +40,7 @@ def test_perf_script_prints_the_branches_the_text_format_has(profile: Path, gues
 def test_every_sample_is_in_the_recorded_process(profile: Path, tmp_path: Path) -> None:
     printed = run([need("perf"), "script", "-i", profile, "-F", "comm,pid,tid,time,event,brstack"], tmp_path).stdout
     lines = printed.splitlines()
-    assert len(lines) > 1000
+    assert len(lines) > 900
     assert {line.split()[0] for line in lines} == {"kernel"}
     times = [float(re.search(r"(\d+\.\d+):", line)[1]) for line in lines]  # type: ignore[index]  # each line has a time
     assert times == sorted(times)
@@ -48,9 +48,7 @@ def test_every_sample_is_in_the_recorded_process(profile: Path, tmp_path: Path) 
 
 
 def test_perf_report_finds_the_functions(profile: Path, tmp_path: Path) -> None:
-    printed = run(
-        [need("perf"), "report", "-b", "--stdio", "-i", profile, "--sort", "symbol_from,symbol_to"], tmp_path
-    ).stdout
+    printed = run([need("perf"), "report", "-b", "--stdio", "-i", profile], tmp_path).stdout
     for name in ("quicksort", "fib", "main"):
         assert name in printed
     assert "COND" in printed

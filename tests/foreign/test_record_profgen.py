@@ -38,8 +38,10 @@ def test_clang_builds_by_a_recorded_profile(profgen: Path, form: str, program: P
     data = tmp_path / "profile"
     run_recorder(archlbr("record", "-c", "1009", "--format", form, "-o", data, "--", program, "1"))
     option = "--perfdata" if form == "perf.data" else "--perfscript"
-    done = run([profgen, f"{option}={data}", f"--binary={program}", "-o", "kernel.prof"], tmp_path)
-    assert "warning" not in (done.stdout + done.stderr).lower()
+    done = run([profgen, f"{option}={data}", f"--binary={program}", "--format=text", "-o", "kernel.prof"], tmp_path)
+    # It may wish for more samples; of ranges that are none, or of addresses it does not know, it must say nothing.
+    warnings = [line for line in (done.stdout + done.stderr).splitlines() if "warning" in line.lower()]
+    assert [line for line in warnings if "with" not in line or "more samples" not in line] == []
     text = (tmp_path / "kernel.prof").read_text()
     heads = {name: int(total) for name, total in re.findall(r"^(\w+):(\d+):\d+$", text, re.MULTILINE)}
     assert heads["quicksort"] > 1000
