@@ -306,6 +306,13 @@ def test_a_record_that_reaches_beyond_the_data_is_named(tmp_path: Path, whole: b
     assert said == f"record at offset {at:#x} reaches beyond the data's end at {at + 8:#x}; cut short?"
 
 
+def test_a_record_whose_fields_only_fit_over_its_trailer_is_refused(tmp_path: Path) -> None:
+    sample = struct.pack("<QiiQQQ", 0x401000, 7, 8, 99, 1, 0)
+    path = sample_file(tmp_path / "x", sample, ATTR, extra=pack(10, 2, bytes(64)))
+    with pytest.raises(InputError, match=r"record at offset 0xe8: type 10 of 72 bytes is too short for its fields$"):
+        read_all(path)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^cannot read .*nowhere: No such file or directory$"):
         Reader(tmp_path / "nowhere")

@@ -91,6 +91,16 @@ def test_side_band_of_two_processes_stays_a_microsecond_apart(tmp_path: Path) ->
     ]
 
 
+def test_a_fork_that_is_nudged_says_its_new_time_throughout(tmp_path: Path) -> None:
+    for name, pid in (("one", 1), ("two", 2)):
+        Spool(tmp_path / name, ATTR).fork(pid + 10, pid + 10, pid, pid, 5)
+    # The reader takes the time from the record's body; the file's order stands on its trailer.
+    rows = merged(tmp_path, tmp_path / "one", tmp_path / "two")
+    assert [row[5] for row in rows] == [5, 1005]
+    raw = (tmp_path / "perf.data").read_bytes()
+    assert raw.count((1005).to_bytes(8, "little")) == 2
+
+
 def test_a_child_s_records_follow_its_fork_and_that_the_parent_s_mappings(tmp_path: Path) -> None:
     """The parent's times had been nudged beyond the clock: a child that began at the clock would precede its FORK."""
     parent = Spool(tmp_path / "parent", ATTR)
