@@ -85,13 +85,15 @@ def record(
         except BaseException:
             out.abort()
             raise
-        instructions, branches = _totals(folder)
+        instructions, branches, detours = _totals(folder)
     size = os.stat(out.path).st_size
     print(f"[ archlbr record: wrote {size / 1e6:.3f} MB {name} ({samples} samples) ]", file=sys.stderr)
     if not verdict.holds:
         broken = verdict.backwards + verdict.out_of_range + verdict.mismatched
+        # perf drops the kernel's own entries from a user profile: what a signal interrupted and its handler then meet.
+        cause = f"; {detours} signal handlers were entered or left" if detours else ""
         print(
-            f"archlbr: {broken} of {verdict.pairs} stretches between branches are no straight line; "
+            f"archlbr: {broken} of {verdict.pairs} stretches between branches are no straight line{cause}; "
             f"archlbr validate {name} tells more",
             file=sys.stderr,
         )
@@ -166,12 +168,13 @@ def _write(data: Path, form: Form, program: str, out: Output) -> None:
         with Reader(data) as reader:
             own = os.path.realpath(program)
             for line in script(reader) if form is Form.SCRIPT else preaggregated(reader, own):
-                out.write(line.encode(errors="surrogateescape") + b"\n")
+                out.write(line.encode(errors="surrogateescape"))
     out.commit()
 
 
-def _totals(folder: Path) -> tuple[int, int]:
+def _totals(folder: Path) -> tuple[int, int, int]:
     import numpy as np
 
-    totals = [np.fromfile(path, np.uint64) for path in folder.glob("*.totals")]
-    return sum(int(row[0]) for row in totals), sum(int(row[1]) for row in totals)
+    rows = [np.fromfile(path, np.uint64) for path in folder.glob("*.totals")]
+    instructions, branches, detours = (sum(int(row[column]) for row in rows) for column in range(3))
+    return instructions, branches, detours

@@ -7,32 +7,15 @@ numba can keep the compiled code on disk. `cpu.decode` and `cpu.unicorn` use the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias
 
 from llvmlite import ir
-from numba import cfunc, njit, types
-from numba.extending import intrinsic as _intrinsic
+from numba import types
+
+from archlbr.native import intrinsic
 
 # A 64-bit word of compiled code: an int to its reader, uint64 to numba, Any to mypy, which cannot tell the two apart.
 Word: TypeAlias = Any
-
-_F = TypeVar("_F", bound=Callable[..., object])
-
-
-def native(function: _F) -> _F:
-    """Compile a function when it is first called, or load it from the cache on disk."""
-    return cast("_F", njit(cache=True)(function))
-
-
-def callback(signature: Any) -> Callable[[Callable[..., object]], Any]:  # numba's own type objects
-    """Compile a C callback of a signature; its `address` is what a C library is given."""
-    return cast("Callable[[Callable[..., object]], Any]", cfunc(signature, cache=True))
-
-
-def intrinsic(generator: Callable[..., object]) -> Callable[..., int]:
-    """Make an operation of compiled code out of the function that emits it."""
-    return cast("Callable[..., int]", _intrinsic(generator))
 
 
 _I64 = ir.IntType(64)

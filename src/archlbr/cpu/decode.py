@@ -8,7 +8,7 @@ mode).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import capstone
 import numpy as np
@@ -18,7 +18,12 @@ from numba import uint64
 
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
-from archlbr.cpu.address import call5, load8, load64, native, store64
+from archlbr.cpu.address import Word, call5, load8, load64, store64
+from archlbr.cpu.predictor import spread
+from archlbr.native import native
+
+if TYPE_CHECKING:
+    from archlbr.cpu.words import Words
 
 # What an instruction identity alone decides. DIRECT: the opcode byte must be read.
 _DIRECT_JMP: Final = 32
@@ -114,7 +119,18 @@ def repeats(address: int) -> int:
 
 
 @native
-def decode_block(words: npt.NDArray[np.uint64], entry: int, address: int, size: int) -> None:
+def direct_target(last: Word, end: Word) -> Word:
+    """Return where the direct branch at `last`, whose next instruction is at `end`, leads."""
+    opcode = load8(opcode_at(last))
+    if opcode == 0xE8 or opcode == 0xE9 or opcode == 0x0F:
+        displacement = load64(end - uint64(4)) & uint64(0xFFFFFFFF)
+        return end + ((displacement ^ uint64(0x80000000)) - uint64(0x80000000))
+    displacement = load8(end - uint64(1))
+    return end + ((displacement ^ uint64(0x80)) - uint64(0x80))
+
+
+@native
+def decode_block(words: Words, entry: int, address: int, size: int) -> None:
     """Fill the table entry at `entry` for the block of `size` bytes at `address`."""
     end = address + size
     cursor = words[at.CURSOR]
@@ -148,6 +164,7 @@ def decode_block(words: npt.NDArray[np.uint64], entry: int, address: int, size: 
         meta |= kind_of(identity, last)
         if repeats(last) != 0:
             meta |= uint64(at.META_REP)
+        meta |= spread(last) << uint64(at.META_HASH_SHIFT)
     words[entry + at.KEY] = address
     words[entry + at.END] = end
     words[entry + at.LAST] = last
@@ -155,7 +172,7 @@ def decode_block(words: npt.NDArray[np.uint64], entry: int, address: int, size: 
 
 
 @native
-def count_to(words: npt.NDArray[np.uint64], address: int, end: int) -> int:
+def count_to(words: Words, address: int, end: int) -> int:
     """Return how many instructions start in [address, end)."""
     cursor = words[at.CURSOR]
     store64(cursor, address)
@@ -186,7 +203,7 @@ class Decoder:
         self._capstone = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self._insn = np.zeros(64, np.uint64)  # cs_insn is 240 bytes; detail stays off
 
-    def install(self, words: npt.NDArray[np.uint64]) -> None:
+    def install(self, words: Words) -> None:
         """Write the decoder's addresses into the shared words."""
         import ctypes
 

@@ -2,22 +2,25 @@
 
 A stand-in for the hardware's, deterministic and small (ours, docs/decisions/011): two-bit counters for conditional
 branches, the last target for indirect ones, a return stack for RET; relative jumps and calls never miss. `blocks` feeds
-it each terminator; the LBR recorder takes its verdict. `Predictor` is the pure form, `predict` the compiled one.
+it each terminator; the LBR recorder takes its verdict. `Predictor` and
+`step` are the pure form, the two `predict_` functions the compiled one.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import uint64
 
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
-from archlbr.cpu.address import native
+from archlbr.native import native_inline
 
-COUNTER_ENTRIES: Final = at.COUNTERS * 32
+if TYPE_CHECKING:
+    from archlbr.cpu.address import Word
+    from archlbr.cpu.words import Words
+
 _TARGETS_AT: Final = at.PREDICTOR + at.COUNTERS
 _RETURNS_AT: Final = _TARGETS_AT + at.TARGETS
 _TOP: Final = _RETURNS_AT + at.RETURNS
@@ -35,7 +38,7 @@ _MIX: Final = 0x9E3779B97F4A7C15
 class Predictor(NamedTuple):
     """The predictor's state: counters 0..3 by hashed address, last targets by hashed address, return addresses."""
 
-    counters: bytes = bytes(COUNTER_ENTRIES)
+    counters: bytes = bytes(at.COUNTERS)
     targets: tuple[int, ...] = (0,) * at.TARGETS
     returns: tuple[int, ...] = (0,) * at.RETURNS
     top: int = 0
@@ -53,7 +56,7 @@ def step(state: Predictor, kind: int, source: int, target: int, successor: int, 
     counters, targets, returns, top = state
     missed = 0
     if kind == _COND:
-        index = _index(source, COUNTER_ENTRIES)
+        index = _index(source, at.COUNTERS)
         count = counters[index]
         missed = int((count >= 2) != bool(taken))
         count = min(3, count + 1) if taken else max(0, count - 1)
@@ -71,30 +74,33 @@ def step(state: Predictor, kind: int, source: int, target: int, successor: int, 
     return Predictor(counters, targets, returns, top), missed
 
 
-@native
-def predict(words: npt.NDArray[np.uint64], kind: int, source: int, target: int, successor: int, taken: int) -> int:
-    """Resolve one branch in the shared words; the compiled twin of `step`."""
+@native_inline
+def spread(address: Word) -> Word:
+    """Return the 24 bits that a branch's address is known by in the tables; kept with a decoded block."""
+    return (address * uint64(_MIX)) >> uint64(40)
+
+
+@native_inline
+def predict_direction(words: Words, place: Word, taken: Word) -> Word:
+    """Resolve a conditional branch in the shared words, `place` being `spread` of its address; without a branch."""
+    at_counter = uint64(at.PREDICTOR) + (place & uint64(at.COUNTERS - 1))
+    count = words[at_counter]
+    words[at_counter] = count + (taken & uint64(count != 3)) - (uint64(1) - taken & uint64(count != 0))
+    return count >> uint64(1) ^ taken
+
+
+@native_inline
+def predict_target(words: Words, kind: Word, place: Word, target: Word, successor: Word) -> Word:
+    """Resolve any other branch in the shared words."""
     missed = uint64(0)
-    if kind == _COND:
-        index = (source * uint64(_MIX)) >> uint64(40) & uint64(COUNTER_ENTRIES - 1)
-        word = uint64(at.PREDICTOR) + (index >> uint64(5))
-        shift = (index & uint64(31)) << uint64(1)
-        count = words[word] >> shift & uint64(3)
-        missed = uint64(count >> uint64(1) != taken)
-        if taken != 0:
-            if count != 3:
-                words[word] += uint64(1) << shift
-        elif count != 0:
-            words[word] -= uint64(1) << shift
-        return missed
-    if kind == _IND_JMP or kind == _IND_CALL:
-        slot = uint64(_TARGETS_AT) + ((source * uint64(_MIX)) >> uint64(40) & uint64(at.TARGETS - 1))
-        missed = uint64(words[slot] != target)
-        words[slot] = target
-    elif kind == _RET:
+    if kind == _RET:
         top = (words[_TOP] - uint64(1)) & uint64(at.RETURNS - 1)
         words[_TOP] = top
         return uint64(words[uint64(_RETURNS_AT) + top] != target)
+    if kind == _IND_JMP or kind == _IND_CALL:
+        slot = uint64(_TARGETS_AT) + (place & uint64(at.TARGETS - 1))
+        missed = uint64(words[slot] != target)
+        words[slot] = target
     if kind == _REL_CALL or kind == _IND_CALL:
         top = words[_TOP]
         words[uint64(_RETURNS_AT) + top] = successor
@@ -102,11 +108,9 @@ def predict(words: npt.NDArray[np.uint64], kind: int, source: int, target: int, 
     return missed
 
 
-def state_of(words: npt.NDArray[np.uint64]) -> Predictor:
+def state_of(words: Words) -> Predictor:
     """Return the predictor's pure state out of the shared words."""
-    packed = words[at.PREDICTOR : at.PREDICTOR + at.COUNTERS]
-    shifts = np.arange(0, 64, 2, dtype=np.uint64)
-    counters = (packed[:, None] >> shifts[None, :] & np.uint64(3)).astype(np.uint8).reshape(-1)
+    counters = words[at.PREDICTOR : at.PREDICTOR + at.COUNTERS].astype(np.uint8)
     targets = tuple(int(word) for word in words[_TARGETS_AT : _TARGETS_AT + at.TARGETS])
     returns = tuple(int(word) for word in words[_RETURNS_AT : _RETURNS_AT + at.RETURNS])
     return Predictor(counters.tobytes(), targets, returns, int(words[_TOP]))

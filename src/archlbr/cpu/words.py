@@ -6,6 +6,13 @@ Addresses of C functions come first, so that no compiled code holds one ("ours",
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Words: TypeAlias = NDArray[np.uint64]
+
 # Addresses that the hooks call or read, set once for an engine.
 EMU_STOP = 0  # uc_emu_stop
 DISASM = 1  # cs_disasm_iter
@@ -25,18 +32,21 @@ MISPREDICTED = 12  # out of `blocks.advance`: 1 when the predictor was wrong
 MISSES = 13  # blocks decoded
 
 # Why and when to stop.
-STOP = 14  # non-zero: the next block takes the slow path
-SIGNALLED = 15  # non-zero: a host signal waits
-REPEATED = 16  # 1: the block that stopped the engine comes again and is accounted for already
-REASON = 17  # out: one of the REASON_ values
-SLICE = 18  # blocks left before another thread may run, counted down
+SIGNALLED = 14  # non-zero: a host signal waits; its handler also clears LIMIT, the word behind
+LIMIT = 15  # instructions: when RETIRED reaches it, the hook looks at all that follows
+DEADLINE = 16  # instructions: when RETIRED reaches it, another thread may run
+UNUSUAL = 17  # flags that take the hook off its short path: the UNUSUAL_ values below
+REASON = 18  # out: one of the REASON_ values
 VECTOR = 19  # out: the exception vector of REASON_EXCEPTION
 FAULT_ADDRESS = 20  # out: data address of REASON_FAULT
 FAULT_ACCESS = 21  # out: UC_MEM_* of REASON_FAULT
 
+UNUSUAL_REPEATED = 1  # the block that stopped the engine comes again and is accounted for already
+UNUSUAL_STORED = 2  # the running block has stored into its own bytes
+UNUSUAL_VOLATILE = 4  # there is code that is writable while it is executable
+
 # Code that is writable while it is executable: decoded again each time.
 VOLATILE_COUNT = 22
-STORED = 23  # 1: the running block has stored into its own bytes
 UNDECODED = 24  # out: address of a block whose bytes the decoder refused
 TABLE_USED = 25  # entries in use
 
@@ -45,23 +55,24 @@ VOLATILE_RANGES = 64
 
 # The core's predictor (cpu/predictor.py).
 PREDICTOR = 160
-COUNTERS = 128  # words of 32 two-bit counters
-TARGETS = 512
+COUNTERS = 1024  # a two-bit counter a word
+TARGETS = 256
 RETURNS = 16
 PREDICTOR_WORDS = COUNTERS + TARGETS + RETURNS + 1
 
 # The block table: open addressing, four words an entry.
-TABLE = 1024
+TABLE = 2048
 SLOTS_LOG2 = 18
 SLOTS = 1 << SLOTS_LOG2
 ENTRY = 4
 KEY = 0  # block address; 0 is an empty slot
 END = 1  # address after the block's last byte
 LAST = 2  # address of its last instruction
-META = 3  # kind in 7:0, instructions in 31:8, flags from 32
+META = 3  # kind in 7:0, instructions in 31:8, flags from 32, the predictor's hash of LAST in 63:40
 
 META_COUNT_SHIFT = 8
 META_COUNT_MASK = 0xFFFFFF
+META_HASH_SHIFT = 40
 META_REP = 1 << 32  # the last instruction is a REP string instruction: the engine repeats it block by block
 META_UNDECODED = 1 << 33  # the decoder stopped before the end
 
@@ -75,3 +86,7 @@ REASON_FLUSH = 4  # a buffer of samples or branches is full
 REASON_EXCEPTION = 5
 REASON_FAULT = 6
 REASON_INVALID = 7  # an instruction the engine refuses
+
+# How many instructions may pass before the hook looks again, whatever LIMIT it was given: a signal whose clearing of
+# LIMIT met the hook's own write to it waits no longer than that.
+PATIENCE = 1 << 22

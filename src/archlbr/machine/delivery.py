@@ -106,7 +106,7 @@ def sigreturn(process: Process, thread: Thread) -> None:
     if restored.stack.flags & linux.SS_DISABLE == 0 and not thread.alternate.holds(registers["RSP"]):
         thread.alternate = restored.stack._replace(flags=restored.stack.flags & ~linux.SS_ONSTACK)
     _set_mask(process, restored.mask)
-    process.recorder.kernel_returned(thread.rip)
+    process.recorder.kernel_returned(thread.rip, True)
 
 
 def _enter(process: Process, thread: Thread, number: int, info: bytes, action: linux.Action, trap: linux.Trap) -> None:
@@ -129,7 +129,7 @@ def _enter(process: Process, thread: Thread, number: int, info: bytes, action: l
     thread.rip = frame.registers["RIP"]
     if thread.alternate.flags & linux.SS_AUTODISARM:
         thread.alternate = linux.AlternateStack()
-    process.recorder.kernel_returned(thread.rip)
+    process.recorder.kernel_returned(thread.rip, True)
 
 
 # The guest's mask is the host thread's own: rt_sigprocmask passes through.

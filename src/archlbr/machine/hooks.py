@@ -13,14 +13,14 @@ from numba import carray, types, uint64
 
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
-from archlbr.cpu.address import Word, call1, callback, native
-from archlbr.cpu.unicorn.blocks import advance
+from archlbr.cpu.address import Word, call1
+from archlbr.cpu.unicorn.blocks import advance, advance_with_care, leave
 from archlbr.lbr import compiled as lbr
 from archlbr.machine.pmi import take_sample
+from archlbr.native import callback, native, native_inline
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from archlbr.cpu.words import Words
 
 BLOCK_HOOK = types.void(types.uint64, types.uint64, types.uint32, types.CPointer(types.uint64))
 
@@ -33,8 +33,8 @@ TRACE_LIMIT = TRACE_ROW * TRACE_ROWS
 TRACE_WORDS = TRACE_AT + TRACE_LIMIT
 
 # sampling: the counter, the LBRs, and a buffer of samples.
-POSITION = at.WORDS  # which word counts: at.TAKEN or at.RETIRED
-NEXT = at.WORDS + 1  # the counter overflows when that word reaches this
+NEXT_TAKEN = at.WORDS  # the counter of taken branches overflows when at.TAKEN reaches this; NEVER: it does not count
+NEXT_RETIRED = at.WORDS + 1  # the same for instructions
 PERIOD = at.WORDS + 2
 OWNED = at.WORDS + 3  # the vPMU's ownership of the LBRs
 SAMPLES_USED = at.WORDS + 4
@@ -49,78 +49,139 @@ SAMPLE_ROWS = 1024
 SAMPLES_END = SAMPLES_AT + SAMPLE_ROW * SAMPLE_ROWS
 SAMPLING_WORDS = SAMPLES_END
 
+NEVER = 1 << 63
+_NEVER = NEVER
 _NONE = int(BranchKind.NONE)
+_REPEATED = 64  # no branch kind: the hook is called a second time for a block
 _USER = 3
 
 
 @native
-def _stop(words: npt.NDArray[np.uint64], engine: int, reason: int) -> None:
+def _stop(words: Words, engine: Word, reason: Word) -> None:
     # The engine stops before this block runs and calls the hook for it again.
-    words[at.REASON] = reason
-    words[at.REPEATED] = uint64(1)
+    if words[at.REASON] == at.REASON_NONE:  # the first reason stays: a full buffer must be emptied before all else
+        words[at.REASON] = reason
+    words[at.UNUSUAL] |= uint64(at.UNUSUAL_REPEATED)
     call1(words[at.EMU_STOP], engine)
 
 
+# Called once RETIRED has reached LIMIT. LIMIT is written before the signal's flag is looked at, so that a handler that
+# clears it in between is seen; the one that cannot be seen waits for PATIENCE.
 @native
-def _look_up(words: npt.NDArray[np.uint64], engine: int) -> None:
-    words[at.SLICE] -= uint64(1)
-    if words[at.SLICE] == 0:
-        _stop(words, engine, uint64(at.REASON_SLICE))
-    elif words[at.SIGNALLED] != 0:
+def _look_around(words: Words, engine: Word, overflow: Word) -> None:
+    retired = words[at.RETIRED]
+    limit = min(words[at.DEADLINE], retired + uint64(at.PATIENCE))
+    words[at.LIMIT] = min(limit, overflow)
+    if words[at.SIGNALLED] != 0:
         _stop(words, engine, uint64(at.REASON_SIGNAL))
+    elif retired >= words[at.DEADLINE]:
+        _stop(words, engine, uint64(at.REASON_SLICE))
+
+
+@native
+def _advance_unusually(words: Words, address: Word, size: Word) -> Word:
+    if words[at.UNUSUAL] & uint64(at.UNUSUAL_REPEATED) != 0:
+        words[at.UNUSUAL] &= ~uint64(at.UNUSUAL_REPEATED)
+        return uint64(_REPEATED)
+    return advance_with_care(words, address, size)
+
+
+@native
+def _sample(words: Words, engine: Word, address: Word) -> None:
+    row = SAMPLES_AT + words[SAMPLES_USED]
+    words[row + SAMPLE_IP] = address
+    words[row + SAMPLE_TIME] = words[at.RETIRED]
+    stack = words[row + SAMPLE_STACK : row + SAMPLE_ROW]
+    words[row + SAMPLE_COUNT] = uint64(take_sample(words[LBR_AT:LBR_END], words[OWNED], stack))
+    words[SAMPLES_USED] += uint64(SAMPLE_ROW)
+    if words[SAMPLES_USED] == SAMPLE_ROW * SAMPLE_ROWS:
+        _stop(words, engine, uint64(at.REASON_FLUSH))
+
+
+@native_inline
+def _write_down(words: Words, address: Word, kind: Word) -> Word:
+    used = words[TRACE_USED]
+    words[TRACE_AT + used] = words[at.FROM]
+    words[TRACE_AT + used + 1] = address
+    words[TRACE_AT + used + 2] = kind
+    words[TRACE_USED] = used + uint64(TRACE_ROW)
+    return used + uint64(TRACE_ROW)
+
+
+@native_inline
+def _record(words: Words, address: Word, kind: Word) -> None:
+    lbr.record(
+        words[LBR_AT:LBR_END],
+        words[at.FROM],
+        address,
+        kind,
+        uint64(_USER),
+        uint64(_USER),
+        words[at.RETIRED],
+        words[at.MISPREDICTED],
+    )
+
+
+@native
+def trace_landing(words: Words, address: Word) -> None:
+    """Write down the branch to an address where no code can run: no block starts there, so no hook is called."""
+    if words[at.CURRENT] == 0:
+        return
+    kind = leave(words, address)
+    if kind != _NONE:
+        _write_down(words, address, kind)
+    words[at.CURRENT] = uint64(0)
+
+
+@native
+def sample_landing(words: Words, address: Word) -> None:
+    """Record the branch to an address where no code can run."""
+    if words[at.CURRENT] == 0:
+        return
+    kind = leave(words, address)
+    if kind != _NONE:
+        _record(words, address, kind)
+    words[at.CURRENT] = uint64(0)
 
 
 @callback(BLOCK_HOOK)
 def tracing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
     """Write down every taken branch; stop when the ring is full, a slice ends or a signal waits."""
     words = carray(pointer, (TRACE_WORDS,))
-    if words[at.REPEATED] != 0:
-        words[at.REPEATED] = uint64(0)
-        return
-    kind = advance(words, address, uint64(size))
+    if words[at.UNUSUAL] == 0:
+        kind = advance(words, address, uint64(size))
+    else:
+        kind = _advance_unusually(words, address, uint64(size))
+        if kind == _REPEATED:
+            return
     if kind != _NONE:
-        used = words[TRACE_USED]
-        words[TRACE_AT + used] = words[at.FROM]
-        words[TRACE_AT + used + 1] = address
-        words[TRACE_AT + used + 2] = kind
-        used += uint64(TRACE_ROW)
-        words[TRACE_USED] = used
-        if used == TRACE_LIMIT:
+        if _write_down(words, address, kind) == TRACE_LIMIT:
             _stop(words, engine, uint64(at.REASON_FLUSH))
             return
-    _look_up(words, engine)
+    if words[at.RETIRED] >= words[at.LIMIT]:
+        _look_around(words, engine, uint64(_NEVER))
 
 
 @callback(BLOCK_HOOK)
 def sampling(engine: Word, address: Word, size: Word, pointer: Any) -> None:
     """Record every taken branch in the LBRs; on overflow take a sample; stop when the samples' buffer is full."""
     words = carray(pointer, (SAMPLING_WORDS,))
-    if words[at.REPEATED] != 0:
-        words[at.REPEATED] = uint64(0)
-        return
-    kind = advance(words, address, uint64(size))
-    registers = words[LBR_AT:LBR_END]
-    if kind != _NONE:
-        lbr.record(
-            registers,
-            words[at.FROM],
-            address,
-            kind,
-            uint64(_USER),
-            uint64(_USER),
-            words[at.RETIRED],
-            words[at.MISPREDICTED],
-        )
-    if words[words[POSITION]] >= words[NEXT]:
-        words[NEXT] += words[PERIOD]
-        row = SAMPLES_AT + words[SAMPLES_USED]
-        words[row + SAMPLE_IP] = address
-        words[row + SAMPLE_TIME] = words[at.RETIRED]
-        words[row + SAMPLE_COUNT] = uint64(
-            take_sample(registers, words[OWNED], words[row + SAMPLE_STACK : row + SAMPLE_ROW])
-        )
-        words[SAMPLES_USED] += uint64(SAMPLE_ROW)
-        if words[SAMPLES_USED] == SAMPLE_ROW * SAMPLE_ROWS:
-            _stop(words, engine, uint64(at.REASON_FLUSH))
+    if words[at.UNUSUAL] == 0:
+        kind = advance(words, address, uint64(size))
+    else:
+        kind = _advance_unusually(words, address, uint64(size))
+        if kind == _REPEATED:
             return
-    _look_up(words, engine)
+    if kind != _NONE:
+        _record(words, address, kind)
+        if words[at.TAKEN] >= words[NEXT_TAKEN]:
+            words[NEXT_TAKEN] += words[PERIOD]
+            _sample(words, engine, address)
+    if words[at.RETIRED] >= words[at.LIMIT]:
+        if words[at.RETIRED] >= words[NEXT_RETIRED]:
+            # A block longer than the period overflows the counter more than once, and one PMI serves them all.
+            words[NEXT_RETIRED] += words[PERIOD] * (
+                uint64(1) + (words[at.RETIRED] - words[NEXT_RETIRED]) // words[PERIOD]
+            )
+            _sample(words, engine, address)
+        _look_around(words, engine, words[NEXT_RETIRED])

@@ -16,6 +16,7 @@ from archlbr.cpu.engine import Protection
 from archlbr.errors import InputError
 from archlbr.guest import elf, stack
 from archlbr.guest import signals as linux
+from archlbr.guest import syscalls as nr
 from archlbr.machine.forking import release_parent
 from archlbr.machine.memory import (
     MAP_ANONYMOUS,
@@ -102,7 +103,7 @@ def execve(
         process.messages.append(refused)
         process.status = -9
         return None
-    process.recorder.kernel_returned(thread.rip)
+    process.recorder.kernel_returned(thread.rip, True)
     return None
 
 
@@ -149,6 +150,8 @@ def _load(process: Process, thread: Thread, path: str, program: elf.Program, env
     process.memory.write(first.rsp, first.content)
     process.path = os.path.realpath(image.path)
     process.argv = program.argv
+    name = ctypes.create_string_buffer(_comm(path))
+    process.kernel.call(nr.PRCTL, nr.PR_SET_NAME, ctypes.addressof(name), 0, 0, 0)
     process.auxv = first.auxv
     process.engine.write_registers({"RSP": first.rsp})
     thread.rip = (interpreter_base + interpreter.entry) if interpreter is not None else base + image.entry

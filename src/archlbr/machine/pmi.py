@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING
 from numba import uint64
 
 from archlbr.arch import msrs
-from archlbr.cpu.address import native
 from archlbr.lbr import compiled as lbr
 from archlbr.lbr.compiled import words as w
+from archlbr.native import native
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from archlbr.cpu.words import Words
 
 _LBR_CTL = msrs.IA32_LBR_CTL.index
 
 
 @native
-def take_sample(words: npt.NDArray[np.uint64], owned: int, out: npt.NDArray[np.uint64]) -> int:
+def take_sample(words: Words, owned: int, out: Words) -> int:
     """Freeze, read FROM, TO and INFO newest first into `out` (uint64[3 * DEPTH]), thaw; return the number of entries.
 
     Without ownership the vPMU answers every read with 0, which ends the stack at once.

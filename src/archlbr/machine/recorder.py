@@ -45,8 +45,11 @@ class Recorder(Protocol):
     def switch_out(self, tid: int) -> None:
         """Take the processor from a thread."""
 
-    def kernel_returned(self, rip: int) -> None:
-        """Record that the kernel went back to user code at `rip`."""
+    def landed(self, rip: int) -> None:
+        """Account for the running block, whose end led to `rip`, where no code can run."""
+
+    def kernel_returned(self, rip: int, elsewhere: bool) -> None:
+        """Record that the kernel went back to user code at `rip`; `elsewhere` than where that was left."""
 
     def flush(self) -> None:
         """Write out what the hook has gathered."""

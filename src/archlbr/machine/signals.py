@@ -17,10 +17,11 @@ import numpy as np
 from llvmlite import ir
 from numba import types, uint64
 
-from archlbr.cpu.address import call1, call5, callback, intrinsic, load64, store64
+from archlbr.cpu.address import call1, call5, load64, store64
 from archlbr.errors import InternalError
 from archlbr.guest import signals as linux
 from archlbr.guest import syscalls
+from archlbr.native import callback, intrinsic
 
 if TYPE_CHECKING:
     from archlbr.guest.kernel import Kernel
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _PAGE_AT: Final = 0x1FFF_FF00_0000
 _SIZE: Final = 1 << 16
 # Words of the page.
-_SIGNALLED: Final = _PAGE_AT  # address of the engine's SIGNALLED word, 0 before there is an engine
+_SIGNALLED: Final = _PAGE_AT  # address of the engine's SIGNALLED word and its LIMIT, 0 before there is an engine
 PENDING: Final = _PAGE_AT + 8  # non-zero while the ring holds signals
 _WRITTEN: Final = _PAGE_AT + 16  # signals ever written
 _WINDOW: Final = _PAGE_AT + 24  # three words: guest.kernel's window
@@ -78,6 +79,7 @@ def _on_signal(number: int, info: int, context: int) -> None:
     signalled = load64(uint64(_SIGNALLED))
     if signalled != 0:
         store64(signalled, uint64(1))
+        store64(signalled + uint64(8), uint64(0))  # the word behind: at.LIMIT
     rip = load64(context + uint64(_RIP_AT))
     if load64(uint64(_WINDOW)) <= rip < load64(uint64(_WINDOW + 8)):
         store64(context + uint64(_RIP_AT), load64(uint64(_WINDOW + 16)))

@@ -31,8 +31,8 @@ from archlbr.machine.turns import Turns
 if TYPE_CHECKING:
     from archlbr.machine.recorder import Recorder
 
-# Blocks a thread runs before another that waits may go on: some milliseconds.
-SLICE: Final = 200_000
+# Instructions a thread runs before another that waits may go on: some milliseconds.
+SLICE: Final = 1_000_000
 ENDLESS: Final = 1 << 62
 SYSCALL_LENGTH: Final = 2
 
@@ -145,7 +145,8 @@ class Process:
     def _loop(self, thread: Thread) -> None:
         engine, words = self.engine, self.recorder.words
         while True:
-            words[at.SLICE] = SLICE if len(self.threads) > 1 else ENDLESS
+            words[at.DEADLINE] = int(words[at.RETIRED]) + SLICE if len(self.threads) > 1 else ENDLESS
+            words[at.LIMIT] = 0  # the hook works it out
             stop = engine.run(thread.rip)
             thread.rip = stop.rip
             if stop.reason == StopReason.SYSCALL:
@@ -157,6 +158,8 @@ class Process:
                 if self.turns.wanted:
                     self.hand_over(thread)
             elif stop.reason != StopReason.SIGNAL:
+                if stop.access == "fetch":
+                    self.recorder.landed(stop.rip)
                 delivery.fault(self, thread, stop)
             if words[at.SIGNALLED]:
                 self.gather()
@@ -180,7 +183,7 @@ class Process:
             self.restart_or_interrupt(thread, number, stop)
             return
         self.engine.finish_syscall(result, stop.rip, flags)
-        self.recorder.kernel_returned(stop.rip)
+        self.recorder.kernel_returned(stop.rip, False)
 
     def pass_on(self, thread: Thread, number: int, arguments: list[int]) -> int:
         """Make the guest's system call in the host's kernel, giving the turn away meanwhile."""
@@ -225,10 +228,9 @@ class Process:
         thread.saved = self.engine.save()
         current = int(words[at.CURRENT])
         thread.block = None
-        if words[at.REPEATED] and current:
+        if int(words[at.UNUSUAL]) & at.UNUSUAL_REPEATED and current:
             thread.block = (int(words[current + at.KEY]), int(words[current + at.END]))
-        words[at.REPEATED] = 0
-        words[at.CURRENT] = 0
+        self.engine.resume_before(None)
         if not thread.ended:
             self.recorder.switch_out(thread.tid)
 

@@ -182,11 +182,23 @@ class Validator:
         return 0
 
 
+# LOOP is in capstone's group of relative branches alone.
+_BRANCH_GROUPS = (
+    capstone.CS_GRP_JUMP,
+    capstone.CS_GRP_CALL,
+    capstone.CS_GRP_RET,
+    capstone.CS_GRP_IRET,
+    capstone.CS_GRP_BRANCH_RELATIVE,
+)
+
+
 def _is_branch(row: capstone.CsInsn) -> bool:
-    return any(row.group(group) for group in (capstone.CS_GRP_JUMP, capstone.CS_GRP_CALL, capstone.CS_GRP_RET))
+    return any(row.group(group) for group in _BRANCH_GROUPS)
 
 
 def _is_unconditional(row: capstone.CsInsn) -> bool:
+    if row.id == capstone.x86.X86_INS_CALL and bytes(row.bytes[-4:]) == bytes(4) and row.bytes[-5] == 0xE8:
+        return False  # CALL +0 is no branch to the LBRs (architecture.md 7, fact 8)
     if row.group(capstone.CS_GRP_CALL) or row.group(capstone.CS_GRP_RET):
         # SYSCALL is a call to capstone; a user-mode profile steps over it.
         return bool(row.id not in (capstone.x86.X86_INS_SYSCALL, capstone.x86.X86_INS_SYSENTER))

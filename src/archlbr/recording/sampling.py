@@ -57,15 +57,17 @@ class Sampler:
         self._attr = attr
         self._name = "0"
         self._forks = 0
+        self._detours = 0
         self._spool = Spool(self._path(), attr)
         self._left: dict[int, int] = {}
         self._stacks: dict[int, np.ndarray[tuple[int], np.dtype[np.uint64]]] = {}
         self._registers = self.words[hooks.LBR_AT : hooks.LBR_END]
         self._registers[:] = lbr.new_words(architectural(GOLDEN_COVE, _PMU_VERSION))
         self.words[hooks.OWNED] = 1
-        self.words[hooks.POSITION] = event.position
         self.words[hooks.PERIOD] = event.period
-        self.words[hooks.NEXT] = event.period
+        self.words[hooks.NEXT_TAKEN] = self.words[hooks.NEXT_RETIRED] = hooks.NEVER
+        self._next = hooks.NEXT_TAKEN if event.position == TAKEN else hooks.NEXT_RETIRED
+        self.words[self._next] = event.period
         self._program()
 
     def named(self, tid: int, name: bytes, is_exec: bool) -> None:
@@ -104,12 +106,13 @@ class Sampler:
     def forked(self, parent: int, pid: int) -> None:
         """Go on in a child's own spool, with a counter that starts over and empty LBRs (perf's inherited event)."""
         previous = self._pid
+        self._detours = 0
         self._name, self._forks = f"{self._name}.{self._forks:06}", 0
         self._pid = self._tid = pid
         self._left.clear()
         self._stacks.clear()
         self.words[hooks.SAMPLES_USED] = 0
-        self.words[hooks.NEXT] = int(self.words[self._event.position]) + self._event.period
+        self.words[self._next] = int(self.words[self._event.position]) + self._event.period
         self._spool = self._spool.forked(self._path(), pid, pid, previous, parent, self._now())
         self._program()
 
@@ -131,7 +134,7 @@ class Sampler:
             return
         self._tid = tid
         left = self._left.get(tid, self._event.period)
-        self.words[hooks.NEXT] = int(self.words[self._event.position]) + left
+        self.words[self._next] = int(self.words[self._event.position]) + left
         saved = self._stacks.get(tid)
         if saved is not None and self._event.ctl & msrs.CTL_CALL_STACK:
             self._registers[:] = saved
@@ -141,12 +144,17 @@ class Sampler:
     def switch_out(self, tid: int) -> None:
         """Take the LBRs from a thread: its samples are written, its counter and its call stack kept."""
         self.flush()
-        self._left[tid] = int(self.words[hooks.NEXT]) - int(self.words[self._event.position])
+        self._left[tid] = int(self.words[self._next]) - int(self.words[self._event.position])
         if self._event.ctl & msrs.CTL_CALL_STACK:
             self._stacks[tid] = self._registers.copy()
 
-    def kernel_returned(self, rip: int) -> None:
+    def landed(self, rip: int) -> None:
+        """Record the branch to where no code can run."""
+        hooks.sample_landing(self.words, np.uint64(rip))
+
+    def kernel_returned(self, rip: int, elsewhere: bool) -> None:
         """Record SYSRET or IRET to user code: an OTHER_BRANCH from ring 0 to ring 3 (architecture.md 3.1, 3.2)."""
+        self._detours += elsewhere
         lbr.record(
             self._registers,
             np.uint64(KERNEL_TEXT),
@@ -174,9 +182,8 @@ class Sampler:
         """Write out everything and the process's EXIT record."""
         self.flush()
         self._spool.exit(self._pid, self._pid, os.getppid(), os.getppid(), self._now())
-        totals = np.array([self.words[at.RETIRED], self.words[at.TAKEN]], np.uint64)
+        totals = np.array([self.words[at.RETIRED], self.words[at.TAKEN], self._detours], np.uint64)
         totals.tofile(os.path.join(self._folder, f"{self._name}.totals"))
-        self._spool.close()
 
     # Freeze on PMI, empty stack, filter and enable: the order of intel_pmu_arch_lbr_reset and __intel_pmu_lbr_enable.
     def _program(self) -> None:

@@ -70,7 +70,11 @@ class Tracer:
         self._tid = tid
         self.flush()
 
-    def kernel_returned(self, rip: int) -> None:
+    def landed(self, rip: int) -> None:
+        """Write down the branch to where no code can run."""
+        hooks.trace_landing(self.words, np.uint64(rip))
+
+    def kernel_returned(self, rip: int, elsewhere: bool) -> None:
         """Record nothing: a trace lists branches between user instructions only."""
 
     def flush(self) -> None:

@@ -49,9 +49,8 @@ GENERAL: Final = [
 ]
 _IDENTITY: Final = {name: getattr(x86, f"UC_X86_REG_{name}") for name in (*GENERAL, "FS_BASE", "GS_BASE")}
 
-# Where the ring-3 entry stub lives while it runs: a page below any user mapping (vm.mmap_min_addr), inside the engine
-# only.
-_STUB: Final = 0x1000
+# Where the descriptor table lives, inside the engine only: no canonical address, so no program can have anything there.
+_STUB: Final = 0x0008_0000_0000_0000
 _USER_CS: Final = 0x33
 _USER_SS: Final = 0x2B
 _DESCRIPTORS: Final = struct.pack(
@@ -117,7 +116,8 @@ class UnicornEngine:
         self._store_hook: int | None = None
         self._hooks: list[Any] = []
         here = words.ctypes.data
-        self._plant(uc.UC_HOOK_BLOCK, on_block, pointer)
+        if on_block:  # none: bare execution, for comparison
+            self._plant(uc.UC_HOOK_BLOCK, on_block, pointer)
         self._plant(uc.UC_HOOK_INSN, intercepts.on_syscall.address, here, x86.UC_X86_INS_SYSCALL)
         self._plant(uc.UC_HOOK_INTR, intercepts.on_interrupt.address, here)
         self._plant(uc.UC_HOOK_MEM_INVALID, intercepts.on_fault.address, here)
@@ -158,8 +158,13 @@ class UnicornEngine:
         status = self._library.uc_emu_start(self._handle, ctypes.c_uint64(rip), ctypes.c_uint64(0), 0, 0)
         (stopped,) = self._rip.read(self._handle)
         reason = int(words[at.REASON])
-        retire = reason not in (at.REASON_SLICE, at.REASON_FLUSH, at.REASON_SIGNAL)
-        if retire:
+        if reason == at.REASON_NONE and status == uc.UC_ERR_OK:
+            # The address that ends emulation is 0, where no program has code: a branch led there.
+            words[at.FAULT_ADDRESS], words[at.FAULT_ACCESS] = stopped, uc.UC_MEM_FETCH_UNMAPPED
+            reason = at.REASON_FAULT
+        # A fetch that failed is where a branch led: the recorder accounts for it (machine.hooks, the landings).
+        fetch = reason == at.REASON_FAULT and int(words[at.FAULT_ACCESS]) in _FETCH
+        if reason not in (at.REASON_SLICE, at.REASON_FLUSH, at.REASON_SIGNAL) and not fetch:
             retire_current(words, np.uint64(stopped))
         if reason == at.REASON_FAULT:
             access = int(words[at.FAULT_ACCESS])
@@ -172,8 +177,6 @@ class UnicornEngine:
                 present=int(access in _PRESENT),
             )
         if reason == at.REASON_NONE and status != uc.UC_ERR_OK:
-            if status == uc.UC_ERR_FETCH_UNMAPPED:
-                return Stop(StopReason.FAULT, stopped, address=stopped, access="fetch")
             if status == uc.UC_ERR_INSN_INVALID:
                 return Stop(StopReason.INVALID, stopped)
             raise InternalError(f"the engine stopped at {stopped:#x} with error {status}: {unicorn.UcError(status)}")
@@ -191,10 +194,10 @@ class UnicornEngine:
         """Say that a block [start, end), accounted for before it ran, comes next; None when whatever comes is new."""
         words = self.words
         words[at.CURRENT] = 0
-        words[at.REPEATED] = 0
+        words[at.UNUSUAL] &= np.uint64(at.UNUSUAL_VOLATILE)
         if block is not None:
             words[at.CURRENT] = find_block(words, np.uint64(block[0]), np.uint64(block[1] - block[0]))
-            words[at.REPEATED] = 1
+            words[at.UNUSUAL] |= np.uint64(at.UNUSUAL_REPEATED)
 
     def syscall_arguments(self) -> tuple[int, ...]:
         """Return RAX, RDI, RSI, RDX, R10, R8, R9 and RFLAGS: a system call's number, arguments and flags."""
@@ -264,6 +267,7 @@ class UnicornEngine:
         else:
             words[at.VOLATILE + 2 * count], words[at.VOLATILE + 2 * count + 1] = start, end
             words[at.VOLATILE_COUNT] = count + 1
+        words[at.UNUSUAL] |= np.uint64(at.UNUSUAL_VOLATILE)
         if self._store_hook is None:
             self._store_hook = self._plant(uc.UC_HOOK_MEM_WRITE, intercepts.on_store.address, words.ctypes.data)
             self._uc.ctl_flush_tb()
@@ -278,6 +282,8 @@ class UnicornEngine:
         for index, pair in enumerate(kept):
             words[at.VOLATILE + 2 * index], words[at.VOLATILE + 2 * index + 1] = pair
         words[at.VOLATILE_COUNT] = len(kept)
+        if not kept:
+            words[at.UNUSUAL] &= ~np.uint64(at.UNUSUAL_VOLATILE)
 
     def _forget(self) -> None:
         # The running block's entry goes too; whoever changes code has stopped the engine, so nothing follows it.
@@ -304,4 +310,4 @@ class UnicornEngine:
         self._uc.emu_start(_STUB + 0x100, 0, 0, 1)
         if self._uc.reg_read(x86.UC_X86_REG_CS) != _USER_CS:
             raise InternalError("the engine did not enter ring 3; is this the pinned Unicorn?")
-        self._uc.mem_unmap(_STUB, PAGE)
+        self._uc.mem_protect(_STUB, PAGE, uc.UC_PROT_READ)  # far transfers of the guest look descriptors up

@@ -12,7 +12,8 @@ from typing import Any
 from numba import carray, types, uint64
 
 from archlbr.cpu import words as at
-from archlbr.cpu.address import call1, callback
+from archlbr.cpu.address import call1
+from archlbr.native import callback
 
 WORDS_POINTER = types.CPointer(types.uint64)
 _syscall_hook = types.void(types.uint64, WORDS_POINTER)
@@ -34,6 +35,8 @@ def on_syscall(engine: int, pointer: Any) -> None:
 def on_interrupt(engine: int, vector: int, pointer: Any) -> None:
     """Stop at an exception or software interrupt and keep its vector."""
     words = carray(pointer, (at.TABLE,))
+    if words[at.REASON] == at.REASON_FAULT:
+        return  # the engine goes on to a vector of its own after an access that it could not make
     words[at.REASON] = uint64(at.REASON_EXCEPTION)
     words[at.VECTOR] = uint64(vector)
     call1(words[at.EMU_STOP], engine)
@@ -55,7 +58,7 @@ def on_store(_engine: int, _access: int, address: int, size: int, _value: int, p
     words = carray(pointer, (at.WORDS,))
     current = words[at.CURRENT]
     if current != 0 and address < words[current + at.END] and address + uint64(size) > words[current + at.KEY]:
-        words[at.STORED] = uint64(1)
+        words[at.UNUSUAL] |= uint64(at.UNUSUAL_STORED)
 
 
 @callback(_invalid_hook)

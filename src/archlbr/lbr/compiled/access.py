@@ -13,7 +13,7 @@ import numpy as np
 from archlbr.arch import msrs
 from archlbr.lbr.compiled import words as w
 from archlbr.lbr.compiled.freezing import thaw
-from archlbr.lbr.compiled.recorder import native, refresh, wipe
+from archlbr.lbr.compiled.recorder import refresh, wipe
 from archlbr.lbr.state import (
     ARCH,
     FORMAT_32,
@@ -23,6 +23,7 @@ from archlbr.lbr.state import (
     FORMAT_INFO2,
     FORMAT_TIME,
 )
+from archlbr.native import native
 
 if TYPE_CHECKING:
     from archlbr.lbr.compiled.words import Words

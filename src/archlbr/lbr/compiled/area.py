@@ -12,7 +12,8 @@ import numpy as np
 from archlbr.arch import xsave
 from archlbr.lbr.compiled import words as w
 from archlbr.lbr.compiled.access import sign_extended
-from archlbr.lbr.compiled.recorder import native, refresh, wipe
+from archlbr.lbr.compiled.recorder import refresh, wipe
+from archlbr.native import native
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,9 +11,10 @@ import numpy as np
 
 from archlbr.arch import msrs
 from archlbr.lbr.compiled import words as w
-from archlbr.lbr.compiled.recorder import native, refresh, wipe
+from archlbr.lbr.compiled.recorder import refresh, wipe
 from archlbr.lbr.freeze import SMM_OFF
 from archlbr.lbr.state import ARCH
+from archlbr.native import native
 
 if TYPE_CHECKING:
     from archlbr.lbr.compiled.words import Words

@@ -7,11 +7,9 @@ modules; a property test holds the two equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from archlbr.arch import msrs
 from archlbr.arch.branches import BranchKind
@@ -25,21 +23,10 @@ from archlbr.lbr.state import (
     FORMAT_INFO2,
     FORMAT_TIME,
 )
+from archlbr.native import native, native_inline
 
 if TYPE_CHECKING:
     from archlbr.lbr.compiled.words import Words
-
-_F = TypeVar("_F", bound=Callable[..., object])
-
-
-def native(function: _F) -> _F:
-    """Compile a function on its first call, or load it from the disk's cache."""
-    return cast("_F", njit(cache=True, error_model="numpy")(function))
-
-
-def native_inline(function: _F) -> _F:
-    """Compile a function into each of its callers."""
-    return cast("_F", njit(cache=True, error_model="numpy", forceinline=True)(function))
 
 
 # numba computes in float64 when signed meets unsigned, so every constant is unsigned.

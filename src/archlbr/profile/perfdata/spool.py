@@ -47,34 +47,27 @@ class Spool(RecordStream):
         super().__init__(attr, self._append, self._build_id)
         self.timeline.follow(after)
         self.path = os.fspath(path)
-        try:
-            self._number = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise InputError(
-                f"cannot write {self.path}: {error.strerror}; free some space beside the output"
-            ) from error
+        self._append(b"")
 
     def forked(self, path: str | os.PathLike[str], pid: int, tid: int, ppid: int, ptid: int, time: int) -> Spool:
         """Return the spool of a new process, which begins with its FORK record; called in the child.
 
         The child goes on with the parent's timeline, so that its records follow every mapping the parent had noted.
         """
-        self.close()
         spool = Spool(path, self.attr, self.timeline.last)
         spool.fork(pid, tid, ppid, ptid, time)
         return spool
 
-    def close(self) -> None:
-        """Close the file; what was written stays."""
-        if self._number >= 0:
-            os.close(self._number)
-            self._number = -1
-
     def _append(self, raw: bytes | memoryview) -> None:
+        # Opened for each batch: a recorded program may close, or take, any descriptor that it does not know.
         view = memoryview(raw)
         try:
-            while len(view):
-                view = view[os.write(self._number, view) :]
+            number = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                while len(view):
+                    view = view[os.write(number, view) :]
+            finally:
+                os.close(number)
         except OSError as error:
             raise InputError(
                 f"cannot write {self.path}: {error.strerror}; free some space beside the output"
