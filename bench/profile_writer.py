@@ -73,7 +73,6 @@ def measure(job: str, samples: int) -> None:
             for number, path in enumerate(spools):
                 spool = Spool(path, ATTR)
                 record(spool, number + 1, samples // processes, mixed)
-                spool.close()
         if kind in ("read", "validate"):
             with Writer(folder / "perf.data", ATTR) as profile:
                 record(profile, 1, samples, mixed)

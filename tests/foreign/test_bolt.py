@@ -139,7 +139,6 @@ def test_a_forked_child_s_samples_count_too(fresh: Profiled, perf2bolt: Path) ->
     for spool, pid, part in ((parent, PID, slice(None, half)), (child, PID + 1, slice(half, None))):
         stacks = shots.stacks[part]
         spool.samples(pid, pid, times[part], stacks[:, 0, 1], PERIOD, stacks, shots.counts[part])
-        spool.close()
     whole, _ = aggregate(perf2bolt, fresh, "-p", fresh.data)
     with Writer(fresh.data, attr) as profile:
         merge(spools, profile)

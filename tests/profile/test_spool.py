@@ -46,7 +46,6 @@ def sampled(spool: Spool, pid: int, *moments: int) -> None:
 def test_one_spool_is_the_file_a_writer_would_have_made(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool", ATTR)
     record(spool)
-    spool.close()
     with Writer(tmp_path / "direct", ATTR) as profile:
         record(profile)
     with Writer(tmp_path / "perf.data", ATTR) as profile:
@@ -183,7 +182,6 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
         paths.append(tmp_path / f"spool{number}")
         spool = Spool(paths[-1], ATTR)
         sampled(spool, number, 10 * number + 1, 10 * number + 500)
-        spool.close()
     before = len(os.listdir("/proc/self/fd"))
     rows = merged(tmp_path, *paths)
     assert len(os.listdir("/proc/self/fd")) == before
@@ -208,7 +206,6 @@ def test_any_spools_merge_into_one_sorted_list(
         for number, moment in enumerate(row):
             sampled(spool, pid, moment)
             expected.append((spool.timeline.last, pid, "sample", number))
-        spool.close()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spool_module, "CHUNK", chunk)
         # A chunk always holds the largest record; here that is small, so that several chunks are read.

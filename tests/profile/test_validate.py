@@ -28,10 +28,14 @@ COND, IND_JMP, REL_JMP, IND_CALL, REL_CALL, RET, OTHER = (code << 56 for code in
 
 
 def verdict(
-    folder: Path, *rows: list[tuple[int, int, int]], mappings: tuple[Mapping, ...] = (), attr: Attr = ATTR
+    folder: Path,
+    *rows: list[tuple[int, int, int]],
+    mappings: tuple[Mapping, ...] = (),
+    attr: Attr = ATTR,
+    code_bytes: bytes = CODE,
 ) -> Verdict:
     """Return what the check finds in stacks of (from, to, info), offsets into the code, newest first."""
-    (folder / "code").write_bytes(b"\0" * 0x1000 + CODE)
+    (folder / "code").write_bytes(b"\0" * 0x1000 + code_bytes)
     code = Mapping(BASE, 0x1000, 0x1000, str(folder / "code"))
     read, counts = stacks(*[[(source + BASE, target + BASE, info) for source, target, info in row] for row in rows])
     with Writer(folder / "perf.data", attr) as profile:
@@ -77,6 +81,24 @@ def test_an_interrupt_may_follow_any_instruction(tmp_path: Path) -> None:
 
 def test_a_not_taken_branch_may_be_stepped_over(tmp_path: Path) -> None:
     assert verdict(tmp_path, [(4, 11, REL_CALL), (15, 0, IND_JMP)]).holds
+
+
+@pytest.mark.parametrize(
+    "branch", ["e2fd", "e3fd", "0f84fdffffff", "ffd0", "ff20", "c20800", "48cf"],
+    ids=["loop", "jrcxz", "je near", "call *", "jmp *()", "ret imm", "iretq"],
+)  # fmt: skip
+def test_every_form_of_branch_ends_a_line(tmp_path: Path, branch: str) -> None:
+    code = bytes.fromhex("90" + branch) + b"\xcc" * 8
+    found = verdict(tmp_path, [(1, 0, COND), (15, 0, IND_JMP)], code_bytes=code)
+    assert found == Verdict(samples=1, entries=2, pairs=1, disassembled=1)
+
+
+@pytest.mark.parametrize(("displacement", "mismatched"), [("00000000", 0), ("01000000", 1)])
+def test_a_call_to_the_next_instruction_is_no_branch(tmp_path: Path, displacement: str, mismatched: int) -> None:
+    """CALL +0 leaves no record (reference architecture.md 7, fact 8); any other call does."""
+    code = bytes.fromhex("e8" + displacement + "90c3") + b"\xcc" * 8
+    found = verdict(tmp_path, [(6, 0, RET), (15, 0, IND_JMP)], code_bytes=code)
+    assert (found.disassembled, found.mismatched) == (1, mismatched)
 
 
 def test_oldest_first_is_found(tmp_path: Path) -> None:
