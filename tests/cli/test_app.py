@@ -34,7 +34,7 @@ def test_help_lists_each_verb_with_its_sentence() -> None:
     ("words", "said"),
     [
         ([], "Missing command. (see 'archlbr --help')"),
-        (["decod"], "No such command 'decod'. Did you mean 'decode'? (see 'archlbr --help')"),
+        (["valid"], "No such command 'valid'. Did you mean 'validate'? (see 'archlbr --help')"),
         (["decode", "--no-such"], "No such option: --no-such (see 'archlbr decode --help')"),
     ],
 )

@@ -154,10 +154,9 @@ def tracing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
         kind = _advance_unusually(words, address, uint64(size))
         if kind == _REPEATED:
             return
-    if kind != _NONE:
-        if _write_down(words, address, kind) == TRACE_LIMIT:
-            _stop(words, engine, uint64(at.REASON_FLUSH))
-            return
+    if kind != _NONE and _write_down(words, address, kind) == TRACE_LIMIT:
+        _stop(words, engine, uint64(at.REASON_FLUSH))
+        return
     if words[at.RETIRED] >= words[at.LIMIT]:
         _look_around(words, engine, uint64(_NEVER))
 

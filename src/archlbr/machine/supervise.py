@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FAILED: Final = "failed"
 _PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _SI_KERNEL: Final = 0x80
+# A guest may ignore what it is sent; whoever asks this often means it.
+_PATIENCE: Final = 4
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -61,6 +63,7 @@ def run_guest(path: str, words: list[str], folder: Path, make_recorder: Callable
 
 
 def _wait(pid: int) -> int:
+    asked = 0
     while True:
         arrived = signal.sigwaitinfo((*_PASSED_ON, signal.SIGCHLD))
         if arrived.si_signo == signal.SIGCHLD:
@@ -69,7 +72,8 @@ def _wait(pid: int) -> int:
                 return os.waitstatus_to_exitcode(status)
         elif arrived.si_code != _SI_KERNEL:
             # What the terminal sends (Ctrl-C) goes to the guest's process as well; what somebody sent us goes on.
-            os.kill(pid, arrived.si_signo)
+            asked += 1
+            os.kill(pid, arrived.si_signo if asked < _PATIENCE else signal.SIGKILL)
 
 
 def _be_guest(path: str, words: list[str], folder: Path, make_recorder: Callable[[], Recorder], parent: int) -> None:
