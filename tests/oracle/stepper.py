@@ -10,7 +10,7 @@ from tests.oracle.traces import Trace, read_trace, symbols
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SOURCE = Path(__file__).with_name("step.c")
 
@@ -41,14 +41,16 @@ class Oracle:
         self,
         command: Sequence[str | os.PathLike[str]],
         *,
-        start: str | None = None,
+        start: str | int | None = None,
+        environment: Mapping[str, str] | None = None,
         follow: bool = False,
         stdin: bytes = b"",
         status: int = 0,
     ) -> Trace:
-        """Step a program through and return its branches, from the function start on; it must end with status.
+        """Step a program through and return its branches, from start on; it must end with status.
 
-        With follow, the children it forks are threads of the trace too.
+        start is a function of the program or a link-time address. With follow, the children it forks are threads of
+        the trace too.
         """
         self.runs += 1
         out = self.directory / f"trace{self.runs}"
@@ -56,11 +58,11 @@ class Oracle:
         if follow:
             options.append("-f")
         if start:
-            options += ["-b", hex(symbols(Path(command[0]))[start])]
+            options += ["-b", hex(symbols(Path(command[0]))[start] if isinstance(start, str) else start)]
         done = subprocess.run(
             [self.stepper, *options, "--", *command],
             input=stdin,
-            env=ENVIRONMENT,
+            env=environment or ENVIRONMENT,
             capture_output=True,
             timeout=120,
             check=False,

@@ -104,6 +104,12 @@ def symbols(program: Path) -> dict[str, int]:
     return {name: int(value, 16) for value, _, name in (line.split() for line in listing.splitlines())}
 
 
+def entry_point(program: Path) -> int:
+    """Return the link-time address a program starts at, by binutils' readelf."""
+    listing = subprocess.run(["readelf", "-hW", program], capture_output=True, text=True, check=True).stdout
+    return next(int(line.split()[-1], 16) for line in listing.splitlines() if "Entry point" in line)
+
+
 class Section(NamedTuple):
     """A section of an ELF file: its link-time address, its offset in the file, its size."""
 
