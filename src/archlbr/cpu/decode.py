@@ -1,7 +1,7 @@
 """Decode one block of guest code: where its last instruction is and what kind of branch it is.
 
 `cpu.unicorn.blocks` asks once a block. Instruction lengths and identities are capstone's; the kind of a JMP or CALL is
-read off its opcode byte, since capstone gives direct and indirect forms one name. Classification follows
+read off its own bytes, since capstone gives direct, indirect and some far forms one name. Classification follows
 architecture.md 3.1 (LOOP and JRCXZ are conditional; CALL with displacement 0 is no branch for the LBRs, whatever the
 mode).
 """
@@ -55,15 +55,15 @@ KIND_OF: Final = _kinds()
 # cs_insn of capstone 5: id at 0, address at 8, size at 16 (capstone.h).
 _INSN_SIZE = 16
 
-_REP_PREFIXES = (0xF2, 0xF3)
 _NONE = int(BranchKind.NONE)
+_OTHER = int(BranchKind.OTHER)
 _REL_JMP, _IND_JMP = int(BranchKind.REL_JMP), int(BranchKind.IND_JMP)
 _REL_CALL, _IND_CALL = int(BranchKind.REL_CALL), int(BranchKind.IND_CALL)
 
 
 @native
 def opcode_at(address: int) -> int:
-    """Return the address of the opcode byte: past legacy prefixes and one REX (SDM vol. 2, 2.1.1 and 2.2.1)."""
+    """Return the address of the opcode byte: past legacy prefixes and REX (SDM vol. 2, 2.1.1 and 2.2.1)."""
     while True:
         byte = load8(address)
         if not (
@@ -78,41 +78,40 @@ def opcode_at(address: int) -> int:
             or byte == 0x26
             or byte == 0x64
             or byte == 0x65
+            or 0x40 <= byte <= 0x4F  # a REX before a legacy prefix means nothing, and is no opcode either
         ):
-            break
+            return address
         address += uint64(1)
-    if 0x40 <= byte <= 0x4F:
-        address += uint64(1)
-    return address
 
 
 @native
 def kind_of(identity: int, address: int) -> int:
     """Return the BranchKind of the instruction at an address, from capstone's identity and its own bytes."""
     kind = uint64(KIND_OF[identity]) if identity < uint64(KIND_OF.size) else uint64(0)
+    if kind != _DIRECT_JMP and kind != _DIRECT_CALL:
+        return kind
+    opcode = opcode_at(address)
+    if load8(opcode) == 0xFF:  # group 5: /2 and /4 are near, /3 and /5 far (SDM vol. 2, table A-6)
+        if load8(opcode + uint64(1)) & uint64(0x08) != 0:
+            return uint64(_OTHER)
+        return uint64(_IND_JMP) if kind == _DIRECT_JMP else uint64(_IND_CALL)
     if kind == _DIRECT_JMP:
-        return uint64(_IND_JMP) if load8(opcode_at(address)) == 0xFF else uint64(_REL_JMP)
-    if kind == _DIRECT_CALL:
-        opcode = opcode_at(address)
-        if load8(opcode) == 0xFF:
-            return uint64(_IND_CALL)
-        # CALL +0 pushes its own successor, has no return, and is not a branch to the LBRs (architecture.md 7, fact 8).
-        zero = load8(opcode + 1) | load8(opcode + 2) | load8(opcode + 3) | load8(opcode + 4)
-        return uint64(_NONE) if zero == 0 else uint64(_REL_CALL)
-    return kind
+        return uint64(_REL_JMP)
+    # CALL +0 pushes its own successor, has no return, and is not a branch to the LBRs (architecture.md 7, fact 8).
+    zero = load8(opcode + 1) | load8(opcode + 2) | load8(opcode + 3) | load8(opcode + 4)
+    return uint64(_NONE) if zero == 0 else uint64(_REL_CALL)
 
 
 @native
 def repeats(address: int) -> int:
     """Return 1 when the instruction is a string instruction under REP, which the engine runs one pass a block."""
-    byte = load8(address)
+    opcode = opcode_at(address)
     rep = False
-    while byte == 0x66 or byte == 0x67 or byte == 0xF2 or byte == 0xF3 or (0x64 <= byte <= 0x65):
-        rep = rep or byte == 0xF2 or byte == 0xF3
+    while address != opcode:
+        prefix = load8(address)
+        rep = rep or prefix == 0xF2 or prefix == 0xF3
         address += uint64(1)
-        byte = load8(address)
-    if 0x40 <= byte <= 0x4F:
-        byte = load8(address + 1)
+    byte = load8(opcode)
     # INS OUTS 6C-6F, MOVS CMPS A4-A7, STOS LODS SCAS AA-AF (SDM vol. 2, REP/REPE/REPNE)
     string = 0x6C <= byte <= 0x6F or 0xA4 <= byte <= 0xA7 or 0xAA <= byte <= 0xAF
     return uint64(1) if rep and string else uint64(0)
