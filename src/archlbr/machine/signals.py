@@ -35,6 +35,7 @@ _WRITTEN: Final = _PAGE_AT + 16  # signals ever written
 _WINDOW: Final = _PAGE_AT + 24  # three words: guest.kernel's window
 _GETTID: Final = _PAGE_AT + 48
 _SIGNAL: Final = _PAGE_AT + 56
+_COUNTS: Final = _PAGE_AT + 64  # address of a count for each signal, which the waiting process reads; 0: nobody does
 _RING: Final = _PAGE_AT + 256
 _ROW: Final = 256  # signal, thread, siginfo
 _ROWS: Final = 128
@@ -70,6 +71,9 @@ def _on_signal(number: int, info: int, context: int) -> None:
         # The processor raised it in this process, not in the guest: returning with the default set ends us by it.
         call5(load64(uint64(_SIGNAL)), uint64(number), uint64(0), uint64(0), uint64(0), uint64(0))
         return
+    counts = load64(uint64(_COUNTS))
+    if counts != 0:
+        _take_ticket(counts + uint64(8) * uint64(number))
     row = uint64(_RING) + (_take_ticket(uint64(_WRITTEN)) % uint64(_ROWS)) * uint64(_ROW)
     store64(row + uint64(8), call1(load64(uint64(_GETTID)), uint64(0)) & uint64(0xFFFFFFFF))
     for offset in range(0, 128, 8):
@@ -119,6 +123,10 @@ class Signals:
     def attach(self, signalled: int) -> None:
         """Let the handler raise the engine's word at an address; 0 detaches it."""
         ctypes.c_uint64.from_address(_SIGNALLED).value = signalled
+
+    def report(self, counts: int) -> None:
+        """Let the handler count arrivals at an address, a 64-bit word a signal number; 0 ends that."""
+        ctypes.c_uint64.from_address(_COUNTS).value = counts
 
     def take(self) -> list[Arrival]:
         """Return the signals that came since the last call, in order."""

@@ -7,8 +7,10 @@ they wrote, so that a guest that is killed, or a recorder that fails, still leav
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import signal
+import time
 import traceback
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +28,10 @@ _PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUI
 _SI_KERNEL: Final = 0x80
 # A guest may ignore what it is sent; whoever asks this often means it.
 _PATIENCE: Final = 4
+_SIGNALS: Final = 65
+# Seconds between looks at whether a signal reached the guest's process too, and how many looks.
+_PAUSE: Final = 0.01
+_LOOKS: Final = 5
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -49,11 +55,12 @@ def run_guest(path: str, words: list[str], folder: Path, make_recorder: Callable
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_PASSED_ON, signal.SIGCHLD))
     parent = os.getpid()
+    arrivals = (ctypes.c_uint64 * _SIGNALS).from_buffer(mmap.mmap(-1, 8 * _SIGNALS))  # shared with the child
     pid = os.fork()
     if pid == 0:
-        _be_guest(path, words, folder, make_recorder, parent)
+        _be_guest(path, words, folder, make_recorder, parent, ctypes.addressof(arrivals))
     try:
-        status = _wait(pid)
+        status = _wait(pid, arrivals)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_PASSED_ON, signal.SIGCHLD))
     failed = folder / FAILED
@@ -62,21 +69,36 @@ def run_guest(path: str, words: list[str], folder: Path, make_recorder: Callable
     return 128 - status if status < 0 else status
 
 
-def _wait(pid: int) -> int:
+def _wait(pid: int, arrivals: ctypes.Array[ctypes.c_uint64]) -> int:
     asked = 0
+    known = [0] * _SIGNALS
     while True:
         arrived = signal.sigwaitinfo((*_PASSED_ON, signal.SIGCHLD))
-        if arrived.si_signo == signal.SIGCHLD:
+        number = arrived.si_signo
+        if number == signal.SIGCHLD:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 return os.waitstatus_to_exitcode(status)
-        elif arrived.si_code != _SI_KERNEL:
-            # What the terminal sends (Ctrl-C) goes to the guest's process as well; what somebody sent us goes on.
+        elif arrived.si_code != _SI_KERNEL and not _reached(arrivals, known, number):
             asked += 1
-            os.kill(pid, arrived.si_signo if asked < _PATIENCE else signal.SIGKILL)
+            os.kill(pid, number if asked < _PATIENCE else signal.SIGKILL)
+            known[number] += 1
 
 
-def _be_guest(path: str, words: list[str], folder: Path, make_recorder: Callable[[], Recorder], parent: int) -> None:
+# What the terminal sends (Ctrl-C), or somebody sends to the whole process group, reaches the guest's process by itself;
+# what is sent to this process alone goes on. Which it was shows in whether the guest's process has counted one more.
+def _reached(arrivals: ctypes.Array[ctypes.c_uint64], known: list[int], number: int) -> bool:
+    for _ in range(_LOOKS):
+        if arrivals[number] > known[number]:
+            known[number] = int(arrivals[number])
+            return True
+        time.sleep(_PAUSE)
+    return False
+
+
+def _be_guest(
+    path: str, words: list[str], folder: Path, make_recorder: Callable[[], Recorder], parent: int, arrivals: int
+) -> None:
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
@@ -87,6 +109,7 @@ def _be_guest(path: str, words: list[str], folder: Path, make_recorder: Callable
         close_on_exec()
         envp = tuple(name + b"=" + value for name, value in os.environb.items())
         process, thread = start(path, tuple(os.fsencode(word) for word in words), envp, make_recorder())
+        process.signals.report(arrivals)
         process.end(process.run(thread))
     except InputError as error:
         (folder / FAILED).write_text(str(error))

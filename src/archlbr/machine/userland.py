@@ -255,6 +255,7 @@ class Process:
         self.turns = Turns()
         self.turns.take()
         self.signals.forget()
+        self.signals.report(0)
         self.recorder.words[at.SIGNALLED] = 0
         self.recorder.forked(parent, self.pid)
 
