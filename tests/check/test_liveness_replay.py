@@ -1,0 +1,109 @@
+"""Response properties and replay lines."""
+
+from __future__ import annotations
+
+import pytest
+
+from archlbr.check import replay
+from archlbr.check.explore import Graph, explore
+from archlbr.check.liveness import violation
+from archlbr.check.model import always, response
+from archlbr.errors import InputError
+from tests.check.classics import CounterRace, Peterson, Philosophers
+
+
+def lasso(model, claim, class_of=str):
+    graph = Graph()
+    assert explore(model, [], graph=graph).complete
+    return violation(model, graph, claim, class_of)
+
+
+def test_who_waits_in_peterson_gets_in_if_both_processes_move() -> None:
+    waits = response("entry", lambda s: s.pcs[0] == 2, fair=("0", "1"))
+    assert lasso(Peterson(), waits) is None
+
+
+def test_nobody_is_overtaken_without_end_in_peterson_even_unfairly() -> None:
+    # While 0 waits, 1 goes round once at most: then the turn is 0's and 1 waits too, so no cycle is left.
+    assert lasso(Peterson(), response("entry", lambda s: s.pcs[0] == 2, fair=())) is None
+
+
+def test_a_philosopher_starves_though_all_are_fair() -> None:
+    hungry = response("eats", lambda s: s[0] == 1, fair=("0", "1", "2"))
+    found = lasso(Philosophers(3), hungry)
+    assert found is not None
+
+
+class Switch:
+    """A lamp that may be switched to and fro (0, 1), or broken for good by action 2."""
+
+    def initial(self):
+        return [0]
+
+    def actions(self, state):
+        return [1] if state == 1 else [0, 2] if state == 0 else [3]
+
+    def next(self, state, action):
+        return {0: 1, 1: 0, 2: 2, 3: 2}[action]
+
+    def describe(self, action):
+        return str(action)
+
+
+def test_a_cycle_that_takes_each_fair_action_or_disables_it_is_a_violation() -> None:
+    found = lasso(Switch(), response("never broken", lambda s: s == 2, fair=("3",)))
+    assert found is not None
+    assert (found.stem, found.cycle) == ((2,), (3,))
+
+
+def test_an_action_put_off_for_ever_is_no_fair_run() -> None:
+    class Patient(Switch):
+        def next(self, state, action):
+            return {0: 0, 1: 0, 2: 1, 3: 2}[action]
+
+    owed = response("leaves 0", lambda s: s == 0, fair=("2",))
+    assert lasso(Patient(), owed) is None
+    lazy = lasso(Patient(), response("leaves 0", lambda s: s == 0, fair=()))
+    assert lazy is not None
+    assert lazy.cycle == (0,)
+
+
+def test_a_debt_in_a_dead_end_is_a_violation() -> None:
+    found = lasso(Philosophers(3), response("moves", lambda s: s == (1, 1, 1), fair=()))
+    assert found is not None
+    assert (sorted(found.stem), found.cycle) == ([0, 1, 2], ())
+
+
+def line_of_the_race() -> str:
+    race = CounterRace(2)
+    path = explore(race, [always("a", lambda s: any(pc < 2 for pc, _ in s[1]) or s[0] == 2)]).found["a"]
+    return replay.encode(replay.Line("race", "a", replay.choices_of(race, path)))
+
+
+def test_a_line_replays_to_the_same_end() -> None:
+    line = replay.decode(line_of_the_race())
+    assert line == replay.Line("race", "a", (0, 1, 0, 0))
+    run = replay.run(CounterRace(2), line)
+    assert run.actions == (0, 1, 0, 1)
+    assert run.states[-1] == (1, ((2, 0), (2, 0)))
+
+
+def test_a_line_keeps_large_choices_and_the_loop() -> None:
+    line = replay.Line("m/x", "L1", (0, 35, 36, 1295, 1296), 3)
+    assert replay.decode(replay.encode(line)) == line
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda text: "hello", "not a replay line"),
+        (lambda text: text.replace("replay-1", "replay-9"), "another version"),
+        (lambda text: text.replace("0.1", "1.1"), "damaged"),
+        (lambda text: text[:-1], "damaged"),
+        (lambda text: replay.encode(replay.Line("race", "a", (0, 7))), "no longer applies"),
+    ],
+)
+def test_a_bad_line_is_refused_in_one_line(spoil, message) -> None:
+    with pytest.raises(InputError, match=message) as refusal:
+        replay.run(CounterRace(2), replay.decode(spoil(line_of_the_race())))
+    assert "\n" not in str(refusal.value)
