@@ -29,7 +29,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"arch", "profile"},
     "decode": {"arch"},
     "probe": {"arch", "decode"},
-    "cli": {"arch", "decode", "host", "machine", "perf", "probe", "profile", "recording", "report", "guest", "cpu", "lbr", "vpmu"},
+    "cli": {
+        "arch",
+        "decode",
+        "host",
+        "machine",
+        "perf",
+        "probe",
+        "profile",
+        "recording",
+        "report",
+        "guest",
+        "cpu",
+        "lbr",
+        "vpmu",
+    },
     "__main__": {"cli"},
 }
 
