@@ -1,6 +1,9 @@
 # archlbr: `make help` lists the targets. Needs make, and Python 3.11 or newer with its venv module.
 
-PYTHON ?= python3
+# A Python that is position-independent, where there is one: programs linked at fixed addresses then have room beside it.
+PYTHON ?= $(shell for python in $$(which -a python3 python3.14 python3.13 python3.12 python3.11 2>/dev/null); do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11) or open(sys.executable, "rb").read(17)[16] != 3)' \
+  2>/dev/null && { echo $$python; exit; }; done; echo python3)
 BIN := .venv/bin
 DEMO := build/demo
 SYNCED := .venv/.synced

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.cli.recording import archlbr, record, run
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.guests.position import skip_where_python_lies
 
 
 class Program(NamedTuple):
@@ -63,8 +62,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_a_recorded_program_behaves_as_it_does_alone(program: Program, inputs: dict[str, str], tmp_path: Path) -> None:
-    if shutil.which(program.words[0]) is None:
+    found = shutil.which(program.words[0])
+    if found is None:
         pytest.skip(f"{program.words[0]} is not installed")
+    skip_where_python_lies(Path(found).resolve())
     words = [word.format(**inputs) if word.startswith("{") else word for word in program.words]
     natively = run(words, stdin=program.stdin)
     profile = tmp_path / "perf.data"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from tests.guests.position import skip_where_python_lies
+
 SOURCES = Path(__file__).parent
 
 _BARE = ("-nostdlib", "-static")
@@ -30,6 +32,7 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "hello_static_pie": ("hello.c", (*_LIBC, "-static-pie")),
     "jumps": ("jumps.c", (*_LIBC, "-Wno-clobbered")),
     "signals": ("signals.c", _LIBC),
+    "frames": ("frames.c", _LIBC),
     "faults": ("faults.c", (*_LIBC, "-Wno-array-bounds")),
     "exceptions": ("exceptions.cc", _LIBC),
     "pair": ("pair.cc", (*_LIBC, "-pthread")),
@@ -63,5 +66,6 @@ class Guests:
         command = [compiler, "-o", program, SOURCES / source, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
+        skip_where_python_lies(program)
         setattr(self, name, program)
         return program
