@@ -34,7 +34,8 @@ _MACHINES: Final = {
     20: "PowerPC",
     21: "PowerPC64",
 }
-_SCRIPT_DEPTH: Final = 4  # fs/exec.c: exec_binprm() follows at most this many interpreters
+_SCRIPT_DEPTH: Final = 5  # fs/exec.c: exec_binprm() follows this many #! lines, not one more
+_BLANKS: Final = b" \t"  # fs/binfmt_script.c: spacetab(); a carriage return is part of a name
 
 
 class Segment(NamedTuple):
@@ -157,6 +158,7 @@ def _permitted(path: str) -> Refusal | None:
 
 def resolve(path: str, argv: tuple[bytes, ...]) -> Program | Refusal:
     """Return what execve(path, argv) runs, following #! lines and the ELF interpreter."""
+    asked = path
     for _ in range(_SCRIPT_DEPTH + 1):
         refused = _permitted(path)
         if refused is not None:
@@ -168,13 +170,17 @@ def resolve(path: str, argv: tuple[bytes, ...]) -> Program | Refusal:
             return Refusal(error.errno or errno.EIO, f"cannot read {path}: {error.strerror}")
         if line[:2] != b"#!":
             break
-        words = line[2:].split(b"\n")[0].strip(b" \t").split(None, 1)
-        if not words:
+        named = line[2:].split(b"\n")[0].strip(_BLANKS)
+        if not named:
             return Refusal(errno.ENOEXEC, f"{path} names no interpreter after #!; write one there")
-        argv = (*[word.rstrip() for word in words], os.fsencode(path), *argv[1:])
-        path = os.fsdecode(words[0])
+        name = named.replace(b"\t", b" ").split(b" ")[0]
+        rest = named[len(name) :].lstrip(_BLANKS)
+        if name.endswith(b"\r") and not os.path.exists(name):
+            return Refusal(errno.ENOENT, f"{path} ends its #! line with a carriage return; save it with Unix line ends")
+        argv = (name, *([rest] if rest else []), os.fsencode(path), *argv[1:])
+        path = os.fsdecode(name)
     else:
-        return Refusal(errno.ELOOP, f"{path}: too many scripts that run scripts")
+        return Refusal(errno.ELOOP, f"{asked}: too many scripts that run scripts; name the program itself")
     image = read_image(path)
     if isinstance(image, Refusal):
         return image
@@ -184,9 +190,9 @@ def resolve(path: str, argv: tuple[bytes, ...]) -> Program | Refusal:
     if isinstance(interpreter, Refusal):
         missing = interpreter.errno == errno.ENOENT
         advice = "install it, or link the program statically" if missing else interpreter.reason
-        return Refusal(
-            interpreter.errno, f"{path} needs the interpreter {image.interpreter}, which cannot be used: {advice}"
-        )
+        # fs/binfmt_elf.c, load_elf_binary(): what is no interpreter is a bad library.
+        number = errno.ELIBBAD if interpreter.errno == errno.ENOEXEC else interpreter.errno
+        return Refusal(number, f"{path} needs the interpreter {image.interpreter}, which cannot be used: {advice}")
     return Program(image, interpreter, argv)
 
 
