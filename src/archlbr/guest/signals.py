@@ -7,6 +7,7 @@ arch/x86/include/uapi/asm/{sigcontext,ucontext}.h; placement: get_sigframe() in 
 
 from __future__ import annotations
 
+import errno
 import signal
 import struct
 from typing import Final, NamedTuple
@@ -44,7 +45,7 @@ UNCATCHABLE: Final = frozenset({signal.SIGKILL, signal.SIGSTOP})
 SYNCHRONOUS: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP})
 
 _ACTION: Final = struct.Struct("<QQQQ")  # handler, flags, restorer, mask: struct sigaction as rt_sigaction takes it
-_STACK: Final = struct.Struct("<QiiQ")  # struct stack_t
+_STACK: Final = struct.Struct("<QIiQ")  # struct stack_t
 _FXSAVE: Final = 512
 _RED_ZONE: Final = 128
 _INFO: Final = 128
@@ -100,25 +101,45 @@ class Action(NamedTuple):
 
 
 class AlternateStack(NamedTuple):
-    """A thread's sigaltstack(2)."""
+    """A thread's sigaltstack(2); size 0: it has none. The rules are do_sigaltstack()'s, kernel/signal.c."""
 
     base: int = 0
-    flags: int = SS_DISABLE
+    flags: int = 0
     size: int = 0
 
     def holds(self, rsp: int) -> bool:
-        """Whether a stack pointer lies on this stack."""
-        return self.flags & SS_DISABLE == 0 and self.base < rsp <= self.base + self.size
+        """Whether a stack pointer lies on this stack (on_sig_stack() in include/linux/sched/signal.h)."""
+        return not self.flags & SS_AUTODISARM and self.base < rsp <= self.base + self.size
+
+    def seen(self, rsp: int) -> AlternateStack:
+        """Return what sigaltstack tells a program that asks for its stack."""
+        mode = SS_ONSTACK if self.holds(rsp) else 0
+        return self._replace(flags=(mode if self.size else SS_DISABLE) | self.flags & SS_AUTODISARM)
+
+    def changed(self, new: AlternateStack, rsp: int) -> AlternateStack | int:
+        """Return the stack that `new` asks for, or the errno of the refusal."""
+        if self.holds(rsp):
+            return errno.EPERM
+        mode = new.flags & ~SS_AUTODISARM
+        if mode not in (0, SS_ONSTACK, SS_DISABLE):
+            return errno.EINVAL
+        if mode == SS_DISABLE:
+            return AlternateStack(0, new.flags, 0)
+        return new if new.size >= MINSIGSTKSZ else errno.ENOMEM
 
     def pack(self) -> bytes:
         """Return the bytes of stack_t."""
-        return _STACK.pack(self.base, self.flags & 0x7FFFFFFF, 0, self.size)
+        return _STACK.pack(self.base, self.flags, 0, self.size)
 
     @classmethod
     def unpack(cls, raw: bytes) -> AlternateStack:
         """Return the stack in a stack_t."""
         base, flags, _, size = _STACK.unpack(raw)
-        return cls(base, flags & 0xFFFFFFFF, size)
+        return cls(base, flags, size)
+
+
+# What a new thread has, and what is left of an SS_AUTODISARM stack in its handler (sas_ss_reset()).
+DISARMED: Final = AlternateStack(0, SS_DISABLE, 0)
 
 
 class Trap(NamedTuple):
@@ -162,20 +183,16 @@ def build_frame(
     trap: Trap,
 ) -> Frame:
     """Return the frame that enters a handler for `number` from the interrupted `registers`."""
-    rsp = registers["RSP"]
-    on_alternate = alternate.holds(rsp)
-    if action.flags & SA_ONSTACK and alternate.flags & SS_DISABLE == 0 and not on_alternate:
+    sp = registers["RSP"] - _RED_ZONE
+    if action.flags & SA_ONSTACK and alternate.size and not alternate.holds(sp):
         sp = alternate.base + alternate.size
-    else:
-        sp = rsp - _RED_ZONE
     fpu = (sp - _FXSAVE) & -64
     frame = ((fpu - _FRAME) & -16) - 8
     segments = (_USER_CS, 0, 0, _USER_SS)
     context = _CONTEXT.pack(
         *[registers[name] for name in _ORDER], *segments, trap.error, trap.vector, mask, trap.cr2, fpu, *[0] * 8
     )
-    seen = AlternateStack(alternate.base, alternate.flags | (SS_ONSTACK if on_alternate else 0), alternate.size)
-    content = struct.pack("<QQQ", action.restorer, _UC_SIGCONTEXT_SS, 0) + seen.pack() + context
+    content = struct.pack("<QQQ", action.restorer, _UC_SIGCONTEXT_SS, 0) + alternate.pack() + context
     content += struct.pack("<Q", mask) + info[:_INFO].ljust(_INFO, b"\0")
     entered = dict(registers)
     entered.update(

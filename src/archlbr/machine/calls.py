@@ -125,26 +125,17 @@ def rt_sigreturn(process: Process, thread: Thread, _a: Arguments) -> None:
 def sigaltstack(process: Process, thread: Thread, a: Arguments) -> int:
     """Examine or change the alternate signal stack (ss, old_ss)."""
     rsp = process.engine.registers()["RSP"]
-    on_it = thread.alternate.holds(rsp)
     old = thread.alternate
-    if a[1]:
-        seen = old._replace(flags=old.flags | (linux.SS_ONSTACK if on_it else 0))
-        if not process.memory.write(a[1], seen.pack()):
-            return -errno.EFAULT
     if a[0]:
         raw = process.memory.read(a[0], nr.SIGALTSTACK_SIZE)
         if raw is None:
             return -errno.EFAULT
-        new = linux.AlternateStack.unpack(raw)
-        if on_it:
-            return -errno.EPERM
-        if new.flags & ~(linux.SS_DISABLE | linux.SS_ONSTACK | linux.SS_AUTODISARM):
-            return -errno.EINVAL
-        if new.flags & linux.SS_DISABLE:
-            new = linux.AlternateStack()
-        elif new.size < linux.MINSIGSTKSZ:
-            return -errno.ENOMEM
-        thread.alternate = new._replace(flags=new.flags & ~linux.SS_ONSTACK)
+        new = old.changed(linux.AlternateStack.unpack(raw), rsp)
+        if isinstance(new, int):
+            return -new
+        thread.alternate = new
+    if a[1] and not process.memory.write(a[1], old.seen(rsp).pack()):
+        return -errno.EFAULT
     return 0
 
 
@@ -216,7 +207,7 @@ def new_thread(process: Process, thread: Thread, a: Arguments) -> int:
     if flags & nr.CLONE_SETTLS:
         changed["FS_BASE"] = tls
     engine.write_registers(changed)
-    child = NewThread(tid=0, rip=thread.rip, saved=engine.save())
+    child = NewThread(tid=0, rip=thread.rip, saved=engine.save(), alternate=linux.DISARMED)
     engine.restore(mine)
     ready = threading.Event()
     # The new thread waits for its turn before it runs, so that its tid is known and written first.

@@ -34,14 +34,24 @@ _VECTORS: Final = {
     19: (signal.SIGFPE, linux.FPE_INTDIV),
 }
 _GENERAL_PROTECTION: Final = 13
+_LAST_EXCEPTION: Final = 31
+_IDT: Final = 2
+_INT_LENGTH: Final = 2
 _PAGE_FAULT: Final = 14
 _ADDRESSED: Final = (0, 6, 16, 19)
+# Those that come after their instruction; the others are faults, whose frame has RF set (SDM vol. 3B, 17.3.1.1).
+_TRAPS: Final = (1, 3, 4)
+_RESUME_FLAG: Final = 1 << 16
 
 
 def fault(process: Process, thread: Thread, stop: Stop) -> None:
     """Deliver the signal of an exception at `stop.rip`; it cannot be blocked or ignored."""
     trap = linux.Trap(stop.vector)
-    if stop.reason == StopReason.FAULT:
+    if stop.reason == StopReason.FAULT and stop.access != "fetch" and not _canonical(stop.address):
+        number = int(signal.SIGSEGV)
+        info = linux.siginfo(number, linux.SI_KERNEL)
+        trap = linux.Trap(_GENERAL_PROTECTION)
+    elif stop.reason == StopReason.FAULT:
         mapped = process.memory.find(stop.address) is not None
         number = int(signal.SIGSEGV)
         info = linux.siginfo(number, linux.SEGV_ACCERR if mapped else linux.SEGV_MAPERR, stop.address)
@@ -55,13 +65,21 @@ def fault(process: Process, thread: Thread, stop: Stop) -> None:
     else:
         number, code = _VECTORS.get(stop.vector, (signal.SIGSEGV, linux.SI_KERNEL))
         info = linux.siginfo(number, code, stop.rip if stop.vector in _ADDRESSED else 0)
-        if stop.vector not in _VECTORS:
+        if stop.vector > _LAST_EXCEPTION:
+            # INT n through a gate that ring 3 may not use: a fault whose error code names it (SDM vol. 3A, 6.13).
+            trap = linux.Trap(_GENERAL_PROTECTION, stop.vector << 3 | _IDT)
+            thread.rip = stop.rip - _INT_LENGTH
+        elif stop.vector not in _VECTORS:
             trap = linux.Trap(_GENERAL_PROTECTION)
     action = process.signals.actions[number]
     if action.handler in (linux.SIG_DFL, linux.SIG_IGN) or _mask(process) >> (number - 1) & 1:
         process.status = -number
         return
-    _enter(process, thread, number, info, action, trap)
+    _enter(process, thread, number, info, action, trap, 0 if trap.vector in _TRAPS else _RESUME_FLAG)
+
+
+def _canonical(address: int) -> bool:
+    return address < 1 << 47 or address >= (1 << 64) - (1 << 47)
 
 
 def deliver(process: Process, thread: Thread) -> None:
@@ -103,16 +121,26 @@ def sigreturn(process: Process, thread: Thread) -> None:
         engine.write_fpu(image)
     engine.write_registers(restored.registers)
     thread.rip = restored.registers["RIP"]
-    if restored.stack.flags & linux.SS_DISABLE == 0 and not thread.alternate.holds(registers["RSP"]):
-        thread.alternate = restored.stack._replace(flags=restored.stack.flags & ~linux.SS_ONSTACK)
+    stack = thread.alternate.changed(restored.stack, restored.registers["RSP"])
+    if not isinstance(stack, int):  # restore_altstack() says nothing of a refusal
+        thread.alternate = stack
     _set_mask(process, restored.mask)
     process.recorder.kernel_returned(thread.rip, True)
 
 
-def _enter(process: Process, thread: Thread, number: int, info: bytes, action: linux.Action, trap: linux.Trap) -> None:
+def _enter(
+    process: Process,
+    thread: Thread,
+    number: int,
+    info: bytes,
+    action: linux.Action,
+    trap: linux.Trap,
+    resume_flag: int = 0,
+) -> None:
     engine = process.engine
     registers = engine.registers()
     registers["RIP"] = thread.rip
+    registers["EFLAGS"] |= resume_flag
     mask = _mask(process)
     frame = linux.build_frame(number, info, action, registers, mask, thread.alternate, trap)
     image = engine.read_fpu()
@@ -128,7 +156,7 @@ def _enter(process: Process, thread: Thread, number: int, info: bytes, action: l
     engine.write_registers(frame.registers)
     thread.rip = frame.registers["RIP"]
     if thread.alternate.flags & linux.SS_AUTODISARM:
-        thread.alternate = linux.AlternateStack()
+        thread.alternate = linux.DISARMED
     process.recorder.kernel_returned(thread.rip, True)
 
 
