@@ -1,0 +1,265 @@
+"""Unicorn in ring 0: register accesses of guest code reach us, and faults go through the guest's own IDT.
+
+Unicorn has no hook for RDMSR, WRMSR and RDPMC; it runs a helper of its own, which knows no LBR register and drops what
+it does not know. Those helpers are exported symbols of the one pinned wheel: their first bytes are replaced by a jump
+to compiled callbacks, which ask a Python function and raise #GP in the engine when it says so. Exceptions are delivered
+by the engine's own routine, called from a compiled hook (reference engine.md 3). Both need the addresses of the
+engine's CPU structures; they are found by calibration and checked by a self-test before anything runs
+(docs/decisions/014).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import unicorn
+from numba import types, uint64
+from unicorn import unicorn_const as uc
+from unicorn import x86_const as x86
+from unicorn.unicorn_py3.unicorn import uclib
+
+from archlbr.cpu.address import call1, call5, load64, store64
+from archlbr.errors import InternalError
+from archlbr.native import callback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The compiled callbacks get no argument of ours, so their words stand in a page at a fixed address.
+_PAGE_AT: Final = 0x1FFF_FE00_0000
+_RAISE: Final = _PAGE_AT  # raise_exception_err of the engine
+_DELIVER: Final = _PAGE_AT + 8  # x86_cpu_do_interrupt of the engine
+_ASK: Final = _PAGE_AT + 16  # the Python function behind a C callback
+_ANSWER: Final = _PAGE_AT + 24  # what it read
+_CPU_BEFORE_ENV: Final = _PAGE_AT + 32  # bytes from the engine's CPUState to its CPUX86State
+
+_GENERAL_PROTECTION: Final = 13
+_RDMSR, _WRMSR, _RDPMC, _INVALID = range(4)
+_LOW: Final = 0xFFFFFFFF
+# CPUX86State begins with regs[16] in instruction order: RAX RCX RDX RBX (target/i386/cpu.h of the engine's QEMU).
+_RCX_AT, _RDX_AT, _RIP_AT = 8, 16, 128
+
+_HELPER: Final = types.void(types.uint64)
+_INTERRUPT: Final = types.void(types.uint64, types.uint32, types.uint64)
+_UNDEFINED: Final = types.uint8(types.uint64, types.uint64)
+# movabs rax, imm64; jmp rax
+_JUMP: Final = "<2sQ2s"
+
+
+class Accesses(Protocol):
+    """Who answers the guest's register accesses; None or False is #GP."""
+
+    def rdmsr(self, msr: int) -> int | None:
+        """Return a register's value."""
+
+    def wrmsr(self, msr: int, value: int) -> bool:
+        """Write a register; say whether it took the value."""
+
+    def rdpmc(self, counter: int) -> int | None:
+        """Return a performance counter."""
+
+    def execute(self, rip: int) -> int:
+        """Do the work of an instruction that the engine does not know; return its length, 0 for #UD."""
+
+
+@callback(_HELPER)
+def _rdmsr(env: int) -> None:
+    index = load64(env + uint64(_RCX_AT)) & uint64(_LOW)
+    if call5(load64(uint64(_ASK)), env, uint64(_RDMSR), index, uint64(0), uint64(0)) == 0:
+        call5(load64(uint64(_RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
+    value = load64(uint64(_ANSWER))
+    store64(env, value & uint64(_LOW))
+    store64(env + uint64(_RDX_AT), value >> uint64(32))
+
+
+@callback(_HELPER)
+def _wrmsr(env: int) -> None:
+    index = load64(env + uint64(_RCX_AT)) & uint64(_LOW)
+    value = load64(env) & uint64(_LOW) | load64(env + uint64(_RDX_AT)) << uint64(32)
+    if call5(load64(uint64(_ASK)), env, uint64(_WRMSR), index, value, uint64(0)) == 0:
+        call5(load64(uint64(_RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
+
+
+@callback(_HELPER)
+def _rdpmc(env: int) -> None:
+    index = load64(env + uint64(_RCX_AT)) & uint64(_LOW)
+    if call5(load64(uint64(_ASK)), env, uint64(_RDPMC), index, uint64(0), uint64(0)) == 0:
+        call5(load64(uint64(_RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
+    value = load64(uint64(_ANSWER))
+    store64(env, value & uint64(_LOW))
+    store64(env + uint64(_RDX_AT), value >> uint64(32))
+
+
+# No Python frame may lie between the engine and this call: a fault during delivery unwinds the stack.
+@callback(_INTERRUPT)
+def _deliver(_engine: int, _vector: int, cpu: int) -> None:
+    call1(load64(uint64(_DELIVER)), cpu)
+
+
+# The engine takes an undefined instruction out of the exceptions' way: #UD is delivered from here.
+@callback(_UNDEFINED)
+def _undefined(_engine: int, cpu: int) -> int:
+    env = cpu + load64(uint64(_CPU_BEFORE_ENV))
+    length = call5(load64(uint64(_ASK)), env, uint64(_INVALID), load64(env + uint64(_RIP_AT)), uint64(0), uint64(0))
+    if length == 0:
+        call1(load64(uint64(_DELIVER)), cpu)
+    else:
+        store64(env + uint64(_RIP_AT), load64(env + uint64(_RIP_AT)) + length)
+    return 1
+
+
+_ASKED: Final = ctypes.CFUNCTYPE(
+    ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64
+)
+
+
+class _Helpers:
+    # The patched helpers serve every engine of the process: whose access it is shows in the CPU structure's address.
+    def __init__(self) -> None:
+        self.accesses: dict[int, Accesses] = {}
+        self.failure: BaseException | None = None
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+        flags = 0x22 | 0x100000  # MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
+        if libc.mmap(_PAGE_AT, 4096, 3, flags, -1, 0) != _PAGE_AT:
+            raise InternalError(f"the page for register accesses at {_PAGE_AT:#x} is taken in this process")
+        self._asked = _ASKED(self._ask)
+        for place, function in ((_RAISE, "raise_exception_err_x86_64"), (_DELIVER, "x86_cpu_do_interrupt_x86_64")):
+            ctypes.c_uint64.from_address(place).value = _symbol(function)
+        ctypes.c_uint64.from_address(_ASK).value = ctypes.cast(self._asked, ctypes.c_void_p).value or 0
+        for name, replacement in (("rdmsr", _rdmsr), ("wrmsr", _wrmsr), ("rdpmc", _rdpmc)):
+            address = _symbol(f"helper_{name}_x86_64")
+            page = address & -4096
+            if libc.mprotect(ctypes.c_void_p(page), 8192, 7):
+                raise InternalError(f"the engine's code cannot be changed: errno {ctypes.get_errno()}")
+            jump = struct.pack(_JUMP, b"\x48\xb8", replacement.address, b"\xff\xe0")
+            ctypes.memmove(address, jump, len(jump))
+            libc.mprotect(ctypes.c_void_p(page), 8192, 5)
+
+    def _ask(self, env: int, what: int, index: int, value: int, _unused: int) -> int:
+        answer = ctypes.c_uint64.from_address(_ANSWER)
+        try:
+            accesses = self.accesses[env]
+            if what == _INVALID:
+                return accesses.execute(index)
+            if what == _WRMSR:
+                return int(accesses.wrmsr(index, value))
+            read = accesses.rdmsr(index) if what == _RDMSR else accesses.rdpmc(index)
+        except BaseException as error:  # nothing may propagate through the engine: it is raised once the engine stops
+            self.failure = self.failure or error
+            return 0
+        if read is None:
+            return 0
+        answer.value = read
+        return 1
+
+
+def _symbol(name: str) -> int:
+    try:
+        return ctypes.cast(getattr(uclib, name), ctypes.c_void_p).value or 0
+    except AttributeError:
+        raise InternalError(f"this Unicorn exports no {name}; install the pinned one") from None
+
+
+_installed: list[_Helpers] = []
+
+
+def _helpers() -> _Helpers:
+    if not _installed:
+        _installed.append(_Helpers())
+    return _installed[0]
+
+
+class SupervisorEngine:
+    """A Unicorn processor in ring 0 and long mode, without paging until the guest turns it on.
+
+    `accesses` answers RDMSR, WRMSR and RDPMC, and executes what the engine does not know (XSAVES, XRSTORS); `cpuid` is
+    a function of (eax, ecx) to four registers. `uc` is the engine itself, for memory, ports and hooks.
+    """
+
+    def __init__(self, accesses: Accesses, cpuid: Callable[[int, int], tuple[int, int, int, int]]) -> None:
+        self.uc: Any = unicorn.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
+        self._cpuid = cpuid
+        self._shared = _helpers()
+        self.cpu, self.env = self._calibrate()
+        self._shared.accesses[self.env] = accesses
+        ctypes.c_uint64.from_address(_CPU_BEFORE_ENV).value = self.env - self.cpu
+        self._plant(uc.UC_HOOK_INTR, _deliver.address)
+        self._plant(uc.UC_HOOK_INSN_INVALID, _undefined.address)
+        self.uc.hook_add(uc.UC_HOOK_INSN, self._answer_cpuid, None, 1, 0, x86.UC_X86_INS_CPUID)
+
+    def run(self, rip: int, until: int, instructions: int = 0) -> None:
+        """Execute from `rip` until HLT, the address `until`, or a number of instructions (0: no limit).
+
+        What `accesses` raised is raised here, once the engine has stopped.
+        """
+        self.uc.emu_start(rip, until, 0, instructions)
+        failure, self._shared.failure = self._shared.failure, None
+        if failure is not None:
+            raise failure
+
+    def close(self) -> None:
+        """Give the engine back; nothing may use it afterwards."""
+        self._shared.accesses.pop(self.env, None)
+        self.uc = None
+
+    # The engine's CPUX86State begins with the general registers: write values that occur nowhere else, and look for
+    # them in what the engine's handle points at (reference engine.md 3).
+    def _calibrate(self) -> tuple[int, int]:
+        sentinels = [0x51AB_7E00_0000_0001 + 0x0101_0101_0101 * index for index in range(8)]
+        order = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI")
+        identities = [getattr(x86, f"UC_X86_REG_{name}") for name in order]
+        for identity, value in zip(identities, sentinels, strict=True):
+            self.uc.reg_write(identity, value)
+        pattern = struct.pack("<8Q", *sentinels)
+        writable = _writable_ranges()
+        handle = ctypes.string_at(self.uc._uch.value, _HANDLE_BYTES)
+        for (pointer,) in struct.iter_unpack("<Q", handle):
+            room = next((end - pointer for start, end in writable if start <= pointer < end), 0)
+            found = ctypes.string_at(pointer, min(room, _STATE_BYTES)).find(pattern) if room else -1
+            if found >= 0:
+                for identity in identities:
+                    self.uc.reg_write(identity, 0)
+                if any(ctypes.string_at(pointer + found, 64)):
+                    raise InternalError("the engine keeps its registers somewhere else; install the pinned Unicorn")
+                return pointer, pointer + found
+        raise InternalError("the engine's registers were not found in its memory; install the pinned Unicorn")
+
+    def _answer_cpuid(self, engine: Any, _data: object) -> int:
+        leaf = engine.reg_read(x86.UC_X86_REG_EAX) & _LOW
+        subleaf = engine.reg_read(x86.UC_X86_REG_ECX) & _LOW
+        for register, value in zip("ABCD", self._cpuid(leaf, subleaf), strict=True):
+            engine.reg_write(getattr(x86, f"UC_X86_REG_R{register}X"), value)
+        return 1
+
+    def _plant(self, kind: int, function: int) -> None:
+        hook = ctypes.c_size_t()
+        status = uclib.uc_hook_add(
+            self.uc._uch,
+            ctypes.byref(hook),
+            ctypes.c_int(kind),
+            ctypes.c_void_p(function),
+            ctypes.c_void_p(self.cpu),
+            ctypes.c_uint64(1),
+            ctypes.c_uint64(0),
+        )
+        if status != uc.UC_ERR_OK:
+            raise InternalError(f"hook {kind:#x} refused by the engine with error {status}")
+
+
+_HANDLE_BYTES: Final = 0x400
+_STATE_BYTES: Final = 0x10000
+
+
+def _writable_ranges() -> list[tuple[int, int]]:
+    ranges = []
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            span, rights = line.split()[:2]
+            if rights.startswith("rw"):
+                start, end = (int(word, 16) for word in span.split("-"))
+                ranges.append((start, end))
+    return ranges
