@@ -7,40 +7,34 @@ where the PMU is older, lets it go on (reference architecture.md 3.6).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from archlbr.arch import msrs
-from archlbr.lbr import step as facility_step
-from archlbr.lbr.actions import Pmi, Rdmsr, Thaw, Wrmsr
+from archlbr.lbr.actions import Rdmsr, Wrmsr
 from archlbr.perf.handler import read_stack
-from archlbr.vpmu import step as vpmu_step
+from archlbr.vpmu.actions import DeliverPmi
+from archlbr.vpmu.interception import guest_ctl
+from archlbr.vpmu.step import step
 
 if TYPE_CHECKING:
     from archlbr.arch.outcomes import Outcome
-    from archlbr.lbr.state import Entry, Facility, State
-    from archlbr.vpmu.state import Vpmu
+    from archlbr.lbr.state import Entry
+    from archlbr.vpmu.designs import Design
+    from archlbr.vpmu.state import Platform, State
 
 
-class Host(NamedTuple):
-    """One processor with its LBRs and the vPMU in front of them."""
+def sample(design: Design, platform: Platform, state: State) -> tuple[State, tuple[Entry, ...]]:
+    """Take one sample of the guest's branch stack: freeze, read through the vPMU, thaw."""
+    enabled = guest_ctl(design, state)
+    frozen, _ = step(design, platform, state, DeliverPmi())
 
-    lbr: State
-    vpmu: Vpmu
+    def rdmsr(msr: int) -> Outcome:
+        return step(design, platform, frozen, Rdmsr(msr))[1]  # type: ignore[return-value]  # RDMSR has no other
 
-
-def guest_access(facility: Facility, host: Host, action: Rdmsr | Wrmsr) -> tuple[Host, Outcome]:
-    """Return the host after a guest's RDMSR or WRMSR, and what the guest sees."""
-    lbr, outcome = vpmu_step.access(facility, host.vpmu, host.lbr, action)
-    return Host(lbr, host.vpmu), outcome
-
-
-def sample(facility: Facility, host: Host) -> tuple[Host, tuple[Entry, ...]]:
-    """Take one sample of the branch stack: freeze, read through the vPMU, thaw."""
-    enabled = host.lbr.ctl
-    lbr, _ = facility_step.step(facility, host.lbr, Pmi())
-    frozen = Host(lbr, host.vpmu)
-    entries = read_stack(lambda msr: guest_access(facility, frozen, Rdmsr(msr))[1], lbr.depth)
-    lbr, _ = facility_step.step(facility, lbr, Thaw())
-    if lbr.ctl != enabled:  # PMU v2/v3: the PMI cleared LBREn, and the handler sets it again
-        lbr, _ = vpmu_step.access(facility, host.vpmu, lbr, Wrmsr(msrs.IA32_LBR_CTL.index, enabled))
-    return Host(lbr, host.vpmu), entries
+    entries = read_stack(rdmsr, frozen.guest.depth)
+    state = frozen
+    if state.guest.frozen:
+        state, _ = step(design, platform, state, Wrmsr(msrs.IA32_PERF_GLOBAL_STATUS_RESET.index, msrs.LBR_FRZ))
+    if guest_ctl(design, state) != enabled:  # PMU v2/v3: the PMI cleared LBREn, and the handler sets it again
+        state, _ = step(design, platform, state, Wrmsr(msrs.IA32_LBR_CTL.index, enabled))
+    return state, entries

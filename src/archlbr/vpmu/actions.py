@@ -55,6 +55,10 @@ class Count(NamedTuple):
     cpl: int = 3
 
 
+class ReadSmram(NamedTuple):
+    """The SMI handler reads the 8 bytes at SMRAM FF10H, where KVM keeps IA32_LBR_CTL (P13)."""
+
+
 class VmEntry(NamedTuple):
     """KVM enters the guest: interception is decided, the VMCS is loaded. VmFail when the processor refuses."""
 
@@ -159,6 +163,18 @@ class SchedIn(NamedTuple):
     """The vCPU's thread comes in, on the processor whose registers `state.lbr` now holds."""
 
 
+class HostControl(NamedTuple):
+    """Perf writes the processor's IA32_LBR_CTL for a session of the host's, 0 to end it."""
+
+    ctl: int
+
+
+class HostBranch(NamedTuple):
+    """The host's own code takes a branch: recorded if the processor's IA32_LBR_CTL says so."""
+
+    branch: lbr.Branch
+
+
 class Grant(NamedTuple):
     """Perf lets this vCPU have the LBRs: at once if it has asked, else when it asks."""
 
@@ -220,6 +236,10 @@ class VmFail(NamedTuple):
     error: int
 
 
+class Reflected(NamedTuple):
+    """L2's instruction exits to L1: its MSR bitmap says so."""
+
+
 class Text(NamedTuple):
     """Words for a person."""
 
@@ -232,11 +252,11 @@ INVALID_GUEST_STATE = 33
 Action: TypeAlias = (
     lbr.Rdmsr | lbr.Wrmsr | lbr.Xsaves | lbr.Xrstors | lbr.Branch | lbr.DebugException | lbr.Smi | lbr.Rsm | lbr.Init
     | lbr.WarmReset | lbr.ColdReset | lbr.DeepCState
-    | CpuidInstruction | Rdpmc | Xsetbv | Count | VmEntry | VmExit | NestedEntry | NestedExit
+    | CpuidInstruction | Rdpmc | Xsetbv | Count | ReadSmram | VmEntry | VmExit | NestedEntry | NestedExit
     | InjectDebug | InjectVector | InjectNmi | DeliverPmi
     | HostRead | HostWrite | SetCpuid | SupportedCpuid | SaveList | FeatureMsr | DumpVmcs | Close
-    | SchedOut | SchedIn | Grant | Release | Deny
+    | SchedOut | SchedIn | HostControl | HostBranch | Grant | Release | Deny
 )  # fmt: skip
 Outcome: TypeAlias = (
-    outcomes.Outcome | Refused | Registers | Leaves | Indices | Fields | Overflow | VmFail | Text
+    outcomes.Outcome | Refused | Registers | Leaves | Indices | Fields | Overflow | VmFail | Reflected | Text
 )  # fmt: skip

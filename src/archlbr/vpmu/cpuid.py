@@ -17,7 +17,7 @@ from archlbr.lbr.state import ARCH, Facility, architectural
 
 if TYPE_CHECKING:
     from archlbr.vpmu.designs.protocol import Design
-    from archlbr.vpmu.state import Platform
+    from archlbr.vpmu.state import Platform, State
 
 ARCH_LBR = 1 << 19
 XSAVES, XSAVEC = 1 << 3, 1 << 1
@@ -233,3 +233,25 @@ def refreshed(design: Design, cpuid: Cpuid, xcr0: int, xss: int) -> Leaf0D1:
         if (xcr0 | xss) >> number & 1:
             size = (-(-size // 64) * 64 if component.aligned else size) + component.size
     return leaf._replace(ebx=size)
+
+
+def instruction(design: Design, state: State, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+    """Return what CPUID comes to in the guest; a leaf that is not of this model is all 0."""
+    cpuid = state.cpuid
+    if leaf == 1:
+        return cpuid.signature, 0, cpuid.pdcm << 15, 0
+    if leaf == 7 and subleaf == 0:
+        return cpuid.leaf07
+    if leaf == 0xA:
+        return cpuid.leaf0a
+    if leaf == 0xD and subleaf == 0:
+        return cpuid.leaf0d
+    if leaf == 0xD and subleaf == 1:
+        return refreshed(design, cpuid, state.xcr0, state.guest.xss)
+    if leaf == 0xD:
+        return cpuid.component(subleaf)
+    if leaf == 0x1C and subleaf == 0:
+        return cpuid.leaf1c or Leaf1C()
+    if leaf == 0x80000001:
+        return 0, 0, 0, cpuid.long_mode << 29
+    return 0, 0, 0, 0

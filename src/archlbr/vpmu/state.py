@@ -152,3 +152,18 @@ class State(NamedTuple):
     ran: int
     xcr0: int
     smram: int
+
+
+def with_lbr(state: State, lbr: lbr_state.State) -> State:
+    """Return the state with other registers on the processor; built from slices, for it is on the hot path."""
+    return State._make((lbr, *state[1:]))
+
+
+def with_guest(state: State, guest: lbr_state.State) -> State:
+    """Return the state with other registers of the guest's."""
+    return State._make((state[0], guest, *state[2:]))
+
+
+def with_pmu(state: State, pmu: Pmu) -> State:
+    """Return the state with other counters."""
+    return state._replace(pmu=pmu)

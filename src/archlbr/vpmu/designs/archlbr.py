@@ -20,6 +20,7 @@ ARCHLBR = Design(
     wants_long_mode=1,
     wants_format=1,
     lists_records=1,
+    lists_debugctl=1,
     virtual_ler=1,
     raw_records=0,
     raw_depth=0,

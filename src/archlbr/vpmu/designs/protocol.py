@@ -26,6 +26,7 @@ class Design(NamedTuple):
 
     Registers:
       lists_records         FROM, TO, INFO and LER are in the save list
+      lists_debugctl        IA32_DEBUGCTL is in the save list
       virtual_ler           the LER registers are the guest's own, rather than absent
       raw_records           an intercepted entry register is read and written in the hardware, whoever owns it
       raw_depth             a write of DEPTH wipes the hardware, whoever owns it
@@ -65,6 +66,7 @@ class Design(NamedTuple):
     wants_long_mode: int
     wants_format: int
     lists_records: int
+    lists_debugctl: int
     virtual_ler: int
     raw_records: int
     raw_depth: int
