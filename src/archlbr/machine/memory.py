@@ -61,6 +61,14 @@ class Region(NamedTuple):
         offset = self.offset + (low - self.start) if self.path else 0
         return self._replace(start=low, end=high, offset=offset)
 
+    def goes_on_in(self, other: Region) -> bool:
+        """Whether the kernel would keep this region and the one behind it as one (vma_merge() in mm/vma.c)."""
+        kind = MAP_SHARED | MAP_PRIVATE | MAP_GROWSDOWN
+        offset = self.offset + (self.end - self.start) if self.path else 0
+        mine = (self.end, self.protection, self.flags & kind, self.path, offset, self.device, self.inode)
+        theirs = (other.start, other.protection, other.flags & kind, other.path, other.offset, other.device)
+        return mine == (*theirs, other.inode)
+
 
 def _pages(length: int) -> int:
     return (length + PAGE - 1) & -PAGE
@@ -162,10 +170,11 @@ class AddressSpace:
         if size == 0:
             return 0
         protection &= Protection.READ | Protection.WRITE | Protection.EXEC  # PROT_GROWSDOWN and the like: no effect
-        pieces = self.overlapping(address, address + size)
-        if sum(piece.end - piece.start for piece in pieces) != size:
-            return -errno.ENOMEM
-        for piece in pieces:
+        cursor = address
+        for piece in self.overlapping(address, address + size):
+            if piece.start != cursor:  # what lies before a hole has changed: do_mprotect_pkey() in mm/mprotect.c
+                return -errno.ENOMEM
+            cursor = piece.end
             span = piece.end - piece.start
             result = self._kernel.call(syscalls.MPROTECT, piece.start, span, _host_rights(protection))
             if result < 0:
@@ -183,7 +192,7 @@ class AddressSpace:
             self._keep(changed)
             if protection & Protection.EXEC and not piece.protection & Protection.EXEC:
                 self._announce(changed)
-        return 0
+        return 0 if cursor == address + size else -errno.ENOMEM
 
     def mremap(self, address: int, old: int, new: int, flags: int, target: int) -> int:
         """Grow, shrink or move a mapping."""
@@ -307,8 +316,16 @@ class AddressSpace:
             self._announce(region)
 
     def _keep(self, region: Region) -> None:
+        # Pieces that fit are one region again, as in the kernel: mremap takes only what is one. The heap stays apart.
         index = bisect_right(self.regions, region.start, key=lambda other: other.start)
-        self.regions.insert(index, region)
+        first = last = index
+        if last < len(self.regions) and region.goes_on_in(self.regions[last]) and region.end != self.brk_start:
+            region = region._replace(end=self.regions[last].end)
+            last += 1
+        if first and self.regions[first - 1].goes_on_in(region) and region.start != self.brk_start:
+            first -= 1
+            region = self.regions[first]._replace(end=region.end)
+        self.regions[first:last] = [region]
 
     # Take [start, end) out of the engine and out of the list; the host's mapping is the caller's affair.
     def _forget(self, start: int, end: int) -> None:
