@@ -29,8 +29,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"arch", "profile"},
     "decode": {"arch"},
     "probe": {"arch", "decode"},
+    # The questions know the protocol; only the targets know what they talk to.
+    "conformance": {"arch"},
+    "conformance.targets": {"arch", "conformance", "lbr", "vpmu", "cpu", "machine"},
+    "pytest_plugin": {"conformance", "conformance.targets"},
     "cli": {
         "arch",
+        "conformance",
+        "conformance.targets",
         "decode",
         "host",
         "machine",
@@ -48,10 +54,15 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 
+def room_named(words: tuple[str, ...]) -> str:
+    """Return the room of a module's name, split at the dots and without the package: its first word, or two."""
+    return ".".join(words[:2]) if words[:2] == ("conformance", "targets") else words[0]
+
+
 def room_of(path: Path) -> str:
     """Return the room a source file belongs to: its folder, or its own name at the top."""
     inside = path.relative_to(SOURCE)
-    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
+    return room_named(inside.parts) if len(inside.parts) > 1 else inside.stem
 
 
 def imported_rooms(path: Path) -> set[str]:
@@ -65,7 +76,7 @@ def imported_rooms(path: Path) -> set[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        rooms |= {name.split(".")[1] for name in names if name.startswith("archlbr.")}
+        rooms |= {room_named(tuple(name.split(".")[1:])) for name in names if name.startswith("archlbr.")}
     return rooms - {"__version__"}
 
 

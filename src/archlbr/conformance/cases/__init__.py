@@ -1,0 +1,1 @@
+"""What must hold, as tables: one file a concern, one row a case."""

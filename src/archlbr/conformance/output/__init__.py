@@ -1,0 +1,1 @@
+"""Results in three forms: a table for people, TAP and JUnit for programs (docs/formats.md)."""
