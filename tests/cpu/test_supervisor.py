@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from unicorn import x86_const as x86
 
-from archlbr.cpu.unicorn.supervisor import SupervisorEngine
+from archlbr.cpu.unicorn.supervisor import ENGINES_OWN, SupervisorEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,11 +25,13 @@ class Registers:
 
     def rdmsr(self, msr: int) -> int | None:
         self.asked.append(("rdmsr", msr))
+        if msr == 0xC0000082:
+            return ENGINES_OWN
         return 0x12345678_9ABCDEF0 if msr == 0x14CE else None
 
-    def wrmsr(self, msr: int, value: int) -> bool:
+    def wrmsr(self, msr: int, value: int) -> bool | int:
         self.asked.append(("wrmsr", msr, value))
-        return msr == 0x14CE
+        return ENGINES_OWN if msr == 0xC0000082 else msr == 0x14CE
 
     def rdpmc(self, counter: int) -> int | None:
         self.asked.append(("rdpmc", counter))
@@ -94,6 +96,13 @@ def test_wrmsr_joins_edx_and_eax(engine: SupervisorEngine, registers: Registers)
 def test_a_refused_access_is_a_fault_at_the_instruction(engine: SupervisorEngine, instruction: str, ecx: int) -> None:
     after = run(engine, "b9" + struct.pack("<I", ecx).hex() + instruction)
     assert (after["R15"], after["R14"], after["R13"]) == (13, 0, CODE + 5)
+
+
+def test_a_register_of_the_engine_stays_the_engines(engine: SupervisorEngine, registers: Registers) -> None:
+    # IA32_LSTAR <- 0x7_FFFF_0000, and back
+    after = run(engine, "b80000ffff ba07000000 b9820000c0 0f30 31c0 31d2 0f32")
+    assert (after["RDX"], after["RAX"], after["R15"]) == (7, 0xFFFF0000, 0)
+    assert registers.asked == [("wrmsr", 0xC0000082, 0x7_FFFF_0000), ("rdmsr", 0xC0000082)]
 
 
 def test_rdpmc_reads_a_counter(engine: SupervisorEngine, registers: Registers) -> None:

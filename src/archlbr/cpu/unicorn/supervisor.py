@@ -11,9 +11,11 @@ engine's CPU structures; they are found by calibration and checked by a self-tes
 from __future__ import annotations
 
 import ctypes
+import mmap
 import struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import capstone
 import unicorn
 from numba import types, uint64
 from unicorn import unicorn_const as uc
@@ -34,9 +36,12 @@ _DELIVER: Final = _PAGE_AT + 8  # x86_cpu_do_interrupt of the engine
 _ASK: Final = _PAGE_AT + 16  # the Python function behind a C callback
 _ANSWER: Final = _PAGE_AT + 24  # what it read
 _CPU_BEFORE_ENV: Final = _PAGE_AT + 32  # bytes from the engine's CPUState to its CPUX86State
+_OWN_RDMSR: Final = _PAGE_AT + 40  # what helper_rdmsr did before
+_OWN_WRMSR: Final = _PAGE_AT + 48
 
 _GENERAL_PROTECTION: Final = 13
 _RDMSR, _WRMSR, _RDPMC, _INVALID = range(4)
+_OWN: Final = 2  # the callback's answer for ENGINES_OWN
 _LOW: Final = 0xFFFFFFFF
 # CPUX86State begins with regs[16] in instruction order: RAX RCX RDX RBX (target/i386/cpu.h of the engine's QEMU).
 _RCX_AT, _RDX_AT, _RIP_AT = 8, 16, 128
@@ -44,18 +49,21 @@ _RCX_AT, _RDX_AT, _RIP_AT = 8, 16, 128
 _HELPER: Final = types.void(types.uint64)
 _INTERRUPT: Final = types.void(types.uint64, types.uint32, types.uint64)
 _UNDEFINED: Final = types.uint8(types.uint64, types.uint64)
-# movabs rax, imm64; jmp rax
-_JUMP: Final = "<2sQ2s"
+_JUMP_LENGTH: Final = 12
+
+
+# An answer that leaves a register to the engine: EFER, the SYSCALL registers, segment bases and their like are its own.
+ENGINES_OWN: Final = -1
 
 
 class Accesses(Protocol):
     """Who answers the guest's register accesses; None or False is #GP."""
 
     def rdmsr(self, msr: int) -> int | None:
-        """Return a register's value."""
+        """Return a register's value, or ENGINES_OWN."""
 
-    def wrmsr(self, msr: int, value: int) -> bool:
-        """Write a register; say whether it took the value."""
+    def wrmsr(self, msr: int, value: int) -> bool | int:
+        """Write a register; say whether it took the value, or ENGINES_OWN."""
 
     def rdpmc(self, counter: int) -> int | None:
         """Return a performance counter."""
@@ -67,8 +75,12 @@ class Accesses(Protocol):
 @callback(_HELPER)
 def _rdmsr(env: int) -> None:
     index = load64(env + uint64(_RCX_AT)) & uint64(_LOW)
-    if call5(load64(uint64(_ASK)), env, uint64(_RDMSR), index, uint64(0), uint64(0)) == 0:
+    answer = call5(load64(uint64(_ASK)), env, uint64(_RDMSR), index, uint64(0), uint64(0))
+    if answer == 0:
         call5(load64(uint64(_RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
+    if answer == _OWN:
+        call1(load64(uint64(_OWN_RDMSR)), env)
+        return
     value = load64(uint64(_ANSWER))
     store64(env, value & uint64(_LOW))
     store64(env + uint64(_RDX_AT), value >> uint64(32))
@@ -78,8 +90,11 @@ def _rdmsr(env: int) -> None:
 def _wrmsr(env: int) -> None:
     index = load64(env + uint64(_RCX_AT)) & uint64(_LOW)
     value = load64(env) & uint64(_LOW) | load64(env + uint64(_RDX_AT)) << uint64(32)
-    if call5(load64(uint64(_ASK)), env, uint64(_WRMSR), index, value, uint64(0)) == 0:
+    answer = call5(load64(uint64(_ASK)), env, uint64(_WRMSR), index, value, uint64(0))
+    if answer == 0:
         call5(load64(uint64(_RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
+    if answer == _OWN:
+        call1(load64(uint64(_OWN_WRMSR)), env)
 
 
 @callback(_HELPER)
@@ -130,14 +145,31 @@ class _Helpers:
         for place, function in ((_RAISE, "raise_exception_err_x86_64"), (_DELIVER, "x86_cpu_do_interrupt_x86_64")):
             ctypes.c_uint64.from_address(place).value = _symbol(function)
         ctypes.c_uint64.from_address(_ASK).value = ctypes.cast(self._asked, ctypes.c_void_p).value or 0
+        self._before = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        for place, name in ((_OWN_RDMSR, "rdmsr"), (_OWN_WRMSR, "wrmsr")):
+            ctypes.c_uint64.from_address(place).value = self._keep(_symbol(f"helper_{name}_x86_64"))
         for name, replacement in (("rdmsr", _rdmsr), ("wrmsr", _wrmsr), ("rdpmc", _rdpmc)):
             address = _symbol(f"helper_{name}_x86_64")
             page = address & -4096
             if libc.mprotect(ctypes.c_void_p(page), 8192, 7):
                 raise InternalError(f"the engine's code cannot be changed: errno {ctypes.get_errno()}")
-            jump = struct.pack(_JUMP, b"\x48\xb8", replacement.address, b"\xff\xe0")
+            jump = _jump_to(replacement.address)
             ctypes.memmove(address, jump, len(jump))
             libc.mprotect(ctypes.c_void_p(page), 8192, 5)
+
+    # A helper as it was: its first whole instructions, which must not depend on where they lie, and a jump to the rest.
+    def _keep(self, address: int) -> int:
+        length = 0
+        decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        for _, size, mnemonic, operands in decoder.disasm_lite(ctypes.string_at(address, 32), address):
+            if "rip" in operands or mnemonic[0] == "j" or mnemonic in ("call", "ret"):
+                break
+            length += size
+            if length >= _JUMP_LENGTH:
+                start = ctypes.addressof(ctypes.c_char.from_buffer(self._before)) + self._before.tell()
+                self._before.write(ctypes.string_at(address, length) + _jump_to(address + length, scratch=b"\x49\xbb"))
+                return start
+        raise InternalError(f"the engine's helper at {address:#x} begins in an unknown way; install the pinned Unicorn")
 
     def _ask(self, env: int, what: int, index: int, value: int, _unused: int) -> int:
         answer = ctypes.c_uint64.from_address(_ANSWER)
@@ -146,15 +178,23 @@ class _Helpers:
             if what == _INVALID:
                 return accesses.execute(index)
             if what == _WRMSR:
-                return int(accesses.wrmsr(index, value))
+                took = accesses.wrmsr(index, value)
+                return _OWN if took is ENGINES_OWN else int(took)
             read = accesses.rdmsr(index) if what == _RDMSR else accesses.rdpmc(index)
         except BaseException as error:  # nothing may propagate through the engine: it is raised once the engine stops
             self.failure = self.failure or error
             return 0
         if read is None:
             return 0
+        if read is ENGINES_OWN:
+            return _OWN
         answer.value = read
         return 1
+
+
+def _jump_to(address: int, scratch: bytes = b"\x48\xb8") -> bytes:
+    # movabs rax, imm64; jmp rax. With R11 (49 BB, 41 FF E3) where RAX may hold something.
+    return scratch + struct.pack("<Q", address) + (b"\xff\xe0" if scratch == b"\x48\xb8" else b"\x41\xff\xe3")
 
 
 def _symbol(name: str) -> int:
