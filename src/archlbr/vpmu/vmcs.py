@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from archlbr.arch.vmx import VM_ENTRY_LOAD_IA32_LBR_CTL, VM_EXIT_CLEAR_IA32_LBR_CTL
 from archlbr.errors import InternalError
-from archlbr.lbr.state import ARCH
+from archlbr.lbr.state import ARCH, settled
 from archlbr.vpmu.actions import INVALID_GUEST_STATE
 from archlbr.vpmu.interception import decided, enabled, live, loaded_debugctl, switches
 from archlbr.vpmu.ownership import asked
@@ -68,7 +68,8 @@ def enter(design: Design, platform: Platform, state: State) -> tuple[State, int]
         xss=guest.xss,
         frozen=guest.frozen if state.owned else lbr.frozen,
     )
-    return state._replace(lbr=lbr, running=1), 0
+    # A guest that was frozen or disabled meanwhile has stopped recording, and its counts are forgotten.
+    return state._replace(lbr=settled(platform.facility, lbr), running=1), 0
 
 
 def left(design: Design, platform: Platform, state: State) -> State:
