@@ -5,5 +5,5 @@
 
 design: a row of `designs` (ARCHLBR by default, SERIES_V2 as posted). platform: the host, `state.platform`. cpuid: the
 guest's leaves, `cpuid.Cpuid`; `cpuid.supported` is what KVM offers. action, outcome: `actions` and `lbr.actions`.
-Both functions are in `archlbr.vpmu.step`; snapshot and restore are in `archlbr.vpmu.migration`.
+Both functions are in `archlbr.vpmu.step`; `archlbr.vpmu.snapshot` saves and restores a vCPU.
 """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from archlbr.arch import msrs
 from archlbr.vpmu.block import Register, always, zero
 from archlbr.vpmu.counters import EVTSEL_LEGAL, FW_WRITE, fixed_ctrl_legal, global_legal
-from archlbr.vpmu.state import Pmu, State, with_pmu
+from archlbr.vpmu.state import State, with_pmu
 
 if TYPE_CHECKING:
     from archlbr.vpmu.designs.protocol import Design
@@ -136,12 +136,3 @@ GLOBAL_CTRL = Register(
 )
 
 COUNTER_REGISTERS: tuple[Register, ...] = (PMC, A_PMC, PERFEVTSEL, FIXED_CTR, FIXED_CTR_CTRL, GLOBAL_CTRL)
-
-
-def fitted(pmu: Pmu, gp: int, fixed: int) -> Pmu:
-    """Return the counters cut or filled up with 0 to `gp` and `fixed` of them."""
-
-    def fit(row: tuple[int, ...], size: int) -> tuple[int, ...]:
-        return (*row[:size], *(0,) * (size - len(row)))
-
-    return pmu._replace(gp=fit(pmu.gp, gp), selects=fit(pmu.selects, gp), fixed=fit(pmu.fixed, fixed))

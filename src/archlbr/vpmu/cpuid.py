@@ -52,7 +52,8 @@ class Rules(NamedTuple):
     usable: 1 when the guest has LBRs; why: the reason when not, one line. flavour: ARCH, a legacy format, or -1 for
     none. facility: the guest's own facility, by which what KVM emulates is judged. xss: legal bits of IA32_XSS. pmu:
     the guest's PMU version, 0 for none. gp, fixed, gp_mask, fixed_mask: its counters and the values they hold.
-    direct: 1 when the processor enforces all that the guest's leaf says, so that XSAVES may go round KVM.
+    direct: 1 when the processor enforces all that the guest's leaf says, so that XSAVES may go round KVM. depths: legal
+    values of IA32_LBR_DEPTH.
     """
 
     usable: int
@@ -66,6 +67,7 @@ class Rules(NamedTuple):
     gp_mask: int
     fixed_mask: int
     direct: int
+    depths: tuple[int, ...]
 
 
 def supported(design: Design, platform: Platform) -> Cpuid:
@@ -161,6 +163,7 @@ def rules(design: Design, platform: Platform, cpuid: Cpuid, capabilities: int) -
         (1 << leaf.gp_width) - 1,
         (1 << leaf.fixed_width) - 1,
         int(facility.ctl_legal == platform.facility.ctl_legal),
+        facility.leaf.depths,
     )
 
 

@@ -93,11 +93,16 @@ def loaded_debugctl(design: Design, state: State) -> int:
 
 def with_debugctl(design: Design, platform: Platform, state: State, value: int) -> State:
     """Return the state with another IA32_DEBUGCTL of the guest's, in the processor too while it runs."""
-    state = with_guest(state, settled(state.rules.facility, state.guest._replace(debugctl=value)))
+    guest = state.guest
+    guest = type(guest)._make((*guest[:4], value, *guest[5:]))
+    if state.rules.flavour != ARCH:
+        guest = settled(state.rules.facility, guest)
+    state = with_guest(state, guest)
     if not state.running:
         return state
-    lbr = state.lbr._replace(debugctl=loaded_debugctl(design, state))
-    return with_lbr(state, settled(platform.facility, lbr))
+    lbr = state.lbr
+    lbr = type(lbr)._make((*lbr[:4], loaded_debugctl(design, state), *lbr[5:]))
+    return with_lbr(state, lbr if state.rules.flavour == ARCH else settled(platform.facility, lbr))
 
 
 def with_frozen(platform: Platform, state: State, frozen: int) -> State:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from archlbr.arch import msrs
 from archlbr.lbr.state import ARCH
 from archlbr.vpmu import cpuid as leaves
-from archlbr.vpmu import registers
-from archlbr.vpmu.counters import status_legal
+from archlbr.vpmu import nested, registers
+from archlbr.vpmu.counter_registers import A_PMC
+from archlbr.vpmu.counters import status_legal, with_status
 from archlbr.vpmu.cpuid import offers, supported_xss
-from archlbr.vpmu.registers import with_status
 
 if TYPE_CHECKING:
     from archlbr.vpmu.designs.protocol import Design
@@ -51,6 +51,7 @@ def save_list(design: Design, platform: Platform) -> tuple[int, ...]:
         leaf = platform.cpuid.leaf0a
         counts = {msrs.IA32_PERFEVTSEL: leaf.gp_counters, msrs.IA32_PMC: leaf.gp_counters,
                   msrs.IA32_FIXED_CTR: leaf.fixed_counters}  # fmt: skip
+        listed.append(msrs.IA32_PERF_CAPABILITIES.index)
         listed += [msr.index + x for msr in _PMU for x in range(min(counts.get(msr, 1), msr.count))]
     if design.lists_debugctl:
         listed.append(msrs.IA32_DEBUGCTL.index)
@@ -72,6 +73,8 @@ def host_read(design: Design, platform: Platform, state: State, index: int) -> i
 
     A listed register that the guest does not have reads 0 (rows 14, 16; UNCONFIRMED that DEPTH's rule is the same).
     """
+    if _is_l1_ctl(design, platform, state, index):
+        return state.nested.l1_ctl
     register, x = registers.block(index)
     if register.exists(state) and register.reachable(state, x):
         return register.read(design, state, x)
@@ -85,13 +88,26 @@ def host_write(design: Design, platform: Platform, state: State, index: int, val
     """
     if index == msrs.IA32_PERF_CAPABILITIES.index:
         return _write_capabilities(design, platform, state, value)
+    if _is_l1_ctl(design, platform, state, index):
+        legal = state.rules.facility.ctl_legal
+        return None if value & ~legal else state._replace(nested=state.nested._replace(l1_ctl=value))
     register, x = registers.block(index)
     if register.exists(state) and register.reachable(state, x):
+        if register.msr is msrs.IA32_PMC:
+            # Userspace writes all bits of a counter, the guest 32 of them (kvm_pmu, intel_pmu_set_msr).
+            return A_PMC.write(design, platform, state, x, value)
         if index == msrs.IA32_PERF_GLOBAL_STATUS.index:
             legal = status_legal(design, state)
             return None if value & ~legal else with_status(platform, state, value)
         return register.write(design, platform, state, x, value)
     return state if value == 0 and index in save_list(design, platform) else None
+
+
+def _is_l1_ctl(design: Design, platform: Platform, state: State, index: int) -> bool:
+    """Say whether userspace means L1's IA32_LBR_CTL: L2 runs and has none."""
+    return (
+        index == msrs.IA32_LBR_CTL.index and bool(nested.absent(design, platform, state)) and bool(state.rules.usable)
+    )
 
 
 def _write_capabilities(design: Design, platform: Platform, state: State, value: int) -> State | None:

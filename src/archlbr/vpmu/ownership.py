@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from archlbr.arch import msrs
 from archlbr.lbr.state import ARCH, EMPTY
 from archlbr.vpmu.interception import decided, enabled, guest_ctl, loaded_debugctl, switches
-from archlbr.vpmu.state import BUSY, FAILS, FREE, State, with_guest
+from archlbr.vpmu.state import BUSY, FAILS, FREE, State, with_guest, with_lbr
 
 if TYPE_CHECKING:
     from archlbr.lbr import state as lbr_state
@@ -38,13 +38,17 @@ def asked(design: Design, platform: Platform, state: State) -> State:
 
 
 def taken(design: Design, platform: Platform, state: State) -> State:
-    """Return the state with the guest as the owner of the processor's LBRs."""
-    if state.owned:
-        return state
+    """Return the state with the guest as the owner of the processor's LBRs.
+
+    A session of the host's that records is in the way: a design that keeps records leaves the request standing.
+    """
     lbr, guest = state.lbr, state.guest
+    session = (state.kept.ctl if state.running else lbr.ctl) & msrs.CTL_LBREN
+    if state.owned or (design.keeps_records and session):
+        return state
     if design.keeps_records:
         lbr = _moved(guest, lbr)
-    elif not (state.kept.ctl if state.running else lbr.ctl) & msrs.CTL_LBREN:
+    elif not session:
         lbr = _moved(blank(guest), lbr)
     ctl = guest_ctl(design, state)
     state = state._replace(owned=1)
@@ -79,6 +83,19 @@ def grant(design: Design, platform: Platform, state: State) -> State:
 def release(design: Design, platform: Platform, state: State) -> State:
     """Return the state after perf took the LBRs for the host; the vCPU's request stands."""
     return given_up(design, platform, state)._replace(offer=BUSY)
+
+
+def host_control(design: Design, platform: Platform, state: State, ctl: int) -> State:
+    """Return the state after perf wrote the processor's IA32_LBR_CTL for the host: recording, it takes the LBRs.
+
+    Series v2 has no arbiter: the host's session and the vLBR event are scheduled together (perf-kvm-contract.md).
+    """
+    if design.keeps_records and ctl & msrs.CTL_LBREN:
+        state = given_up(design, platform, state)
+    state = with_lbr(state, state.lbr._replace(ctl=ctl))
+    if design.keeps_records and state.event and state.loaded and state.offer == FREE:
+        return taken(design, platform, state)
+    return state
 
 
 def deny(_design: Design, _platform: Platform, state: State) -> State:

@@ -1,9 +1,8 @@
 """The hypervisor's word on each register, one block a register, each block in the same order.
 
-exists: when the guest has it. reachable: which register of a series answers. reset: its value after a cold reset of the
-vCPU. read: what RDMSR returns. write: what a write becomes, None for #GP(0). seen_by: who else reads or writes it.
-The blocks stand in the order of `lbr.registers`: read side by side, their difference is the virtualization. `step`
-sends the guest's RDMSR and WRMSR here, `migration` userspace's. Authority: reference kvm-series.md P4 to P8, P14.
+The slots are those of `block.Register`, and the blocks stand in the order of `lbr.registers`: read side by side, their
+difference is the virtualization. `step` sends the guest's RDMSR and WRMSR here, `migration` userspace's.
+Authority: reference kvm-series.md P4 to P8, P14.
 """
 
 from __future__ import annotations
@@ -13,19 +12,17 @@ from typing import TYPE_CHECKING
 from archlbr.arch import msrs
 from archlbr.errors import InternalError
 from archlbr.lbr import legacy
-from archlbr.lbr.freeze import wiped
-from archlbr.lbr.legacy import sign_extended
-from archlbr.lbr.state import ARCH, FORMAT_INFO, FORMAT_INFO2, Entry
+from archlbr.lbr.state import ARCH, EMPTY, FORMAT_INFO, FORMAT_INFO2
 from archlbr.vpmu.block import Register, always, refused, zero
 from archlbr.vpmu.counter_registers import COUNTER_REGISTERS
 from archlbr.vpmu.counters import status, status_legal, with_status
+from archlbr.vpmu.entries import FROM, TO, canonical, entry_read, entry_write, file_of, ler_read, ler_write, with_file
+from archlbr.vpmu.entries import INFO as INFO_AT
 from archlbr.vpmu.interception import decided, enabled, guest_ctl, with_ctl, with_debugctl
 from archlbr.vpmu.ownership import asked, resets_hardware
-from archlbr.vpmu.state import State, with_guest, with_lbr
+from archlbr.vpmu.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from archlbr.lbr import state as lbr_state
     from archlbr.vpmu.designs.protocol import Design
     from archlbr.vpmu.state import Platform
@@ -43,15 +40,6 @@ def _legacy(state: State) -> bool:
 def _below_depth(state: State, x: int) -> bool:
     """Say whether x is below the guest's DEPTH, in the hardware and where the register is intercepted (row 20)."""
     return x < state.guest.depth
-
-
-def _file(design: Design, state: State) -> lbr_state.State:
-    """Return the registers that hold the guest's entries: the processor's while owned, else KVM's copy (P14)."""
-    return state.lbr if state.owned or design.raw_records else state.guest
-
-
-def _with_file(design: Design, state: State, file: lbr_state.State) -> State:
-    return with_lbr(state, file) if state.owned or design.raw_records else with_guest(state, file)
 
 
 # The architectural facility ----------------------------------------------------------------------------------------
@@ -76,12 +64,15 @@ CTL = Register(
 
 
 def _write_depth(design: Design, _platform: Platform, state: State, _x: int, value: int) -> State | None:
-    if value not in state.rules.facility.leaf.depths:
+    if value not in state.rules.depths:
         return None
-    after = with_guest(state, wiped(state.guest._replace(depth=value)))
-    if resets_hardware(design, state):
-        after = with_lbr(after, wiped(state.lbr._replace(depth=value)))
-    return decided(design, after)
+    lbr = _deep(state.lbr, value) if resets_hardware(design, state) else state.lbr
+    return decided(design, State._make((lbr, _deep(state.guest, value), *state[2:])))
+
+
+def _deep(file: lbr_state.State, depth: int) -> lbr_state.State:
+    # lbr.freeze.wiped at another DEPTH, from slices: this is on the hot path.
+    return type(file)._make((file[0], depth, (EMPTY,) * depth, *file[3:11], 0, 0, 0))
 
 
 DEPTH = Register(
@@ -95,35 +86,6 @@ DEPTH = Register(
 )
 
 
-def _entry_read(at: int) -> Callable[[Design, State, int], int]:
-    def read(design: Design, state: State, x: int) -> int:
-        file = state.lbr if state.owned or design.raw_records else state.guest
-        return file.stack[x][at]
-
-    return read
-
-
-def _entry_write(
-    at: int, writable: Callable[[Platform, int], bool] | None
-) -> Callable[[Design, Platform, State, int, int], State | None]:
-    """Return the write of one register of an entry; what the hardware refuses, KVM refuses."""
-
-    def write(design: Design, platform: Platform, state: State, x: int, value: int) -> State | None:
-        if writable is not None and not writable(platform, value):
-            return None
-        file = _file(design, state)
-        stack = file.stack
-        old = stack[x]
-        entry = Entry._make((*old[:at], value, *old[at + 1 :]))
-        return _with_file(design, state, type(file)._make((*file[:2], (*stack[:x], entry, *stack[x + 1 :]), *file[3:])))
-
-    return write
-
-
-def _canonical(platform: Platform, value: int) -> bool:
-    return sign_extended(value, platform.facility.linear_width, 64)
-
-
 _SEEN_BY = "recorded branches; DEPTH; XSAVES; moves with ownership; passed through while owned"
 
 INFO = Register(
@@ -131,8 +93,8 @@ INFO = Register(
     exists=_arch,
     reachable=_below_depth,
     reset=zero,
-    read=_entry_read(2),
-    write=_entry_write(2, None),
+    read=entry_read(INFO_AT),
+    write=entry_write(INFO_AT, None),
     seen_by=_SEEN_BY,
 )
 FROM_IP = Register(
@@ -140,8 +102,8 @@ FROM_IP = Register(
     exists=_arch,
     reachable=_below_depth,
     reset=zero,
-    read=_entry_read(0),
-    write=_entry_write(0, _canonical),
+    read=entry_read(FROM),
+    write=entry_write(FROM, canonical),
     seen_by=_SEEN_BY,
 )
 TO_IP = Register(
@@ -149,32 +111,10 @@ TO_IP = Register(
     exists=_arch,
     reachable=_below_depth,
     reset=zero,
-    read=_entry_read(1),
-    write=_entry_write(1, _canonical),
+    read=entry_read(TO),
+    write=entry_write(TO, canonical),
     seen_by=_SEEN_BY,
 )
-
-
-def _ler_read(at: int) -> Callable[[Design, State, int], int]:
-    def read(design: Design, state: State, _x: int) -> int:
-        # Without LBRs, and in series v2, KVM answers 0 for the two old numbers (kvm-series.md row 21).
-        if not design.virtual_ler or not state.rules.usable:
-            return 0
-        return (state.lbr if state.owned else state.guest).ler[at]
-
-    return read
-
-
-def _ler_write(at: int, address: bool) -> Callable[[Design, Platform, State, int, int], State | None]:
-    def write(design: Design, platform: Platform, state: State, _x: int, value: int) -> State | None:
-        if not design.virtual_ler or not state.rules.usable or (address and not _canonical(platform, value)):
-            return None
-        file = state.lbr if state.owned else state.guest
-        ler = Entry._make((*file.ler[:at], value, *file.ler[at + 1 :]))
-        file = file._replace(ler=ler)
-        return with_lbr(state, file) if state.owned else with_guest(state, file)
-
-    return write
 
 
 LER_FROM_IP = Register(
@@ -182,8 +122,8 @@ LER_FROM_IP = Register(
     exists=always,
     reachable=always,
     reset=zero,
-    read=_ler_read(0),
-    write=_ler_write(0, address=True),
+    read=ler_read(FROM),
+    write=ler_write(FROM, address=True),
     seen_by="exceptions and interrupts; XSAVES; moves with ownership",
 )
 LER_TO_IP = Register(
@@ -191,8 +131,8 @@ LER_TO_IP = Register(
     exists=always,
     reachable=always,
     reset=zero,
-    read=_ler_read(1),
-    write=_ler_write(1, address=True),
+    read=ler_read(TO),
+    write=ler_write(TO, address=True),
     seen_by="exceptions and interrupts; XSAVES; moves with ownership",
 )
 LER_INFO = Register(
@@ -200,8 +140,8 @@ LER_INFO = Register(
     exists=_arch,
     reachable=always,
     reset=zero,
-    read=_ler_read(2),
-    write=_ler_write(2, address=False),
+    read=ler_read(INFO_AT),
+    write=ler_write(INFO_AT, address=False),
     seen_by="exceptions and interrupts; XSAVES; moves with ownership",
 )
 
@@ -211,7 +151,8 @@ LER_INFO = Register(
 def _write_select(design: Design, platform: Platform, state: State, _x: int, value: int) -> State | None:
     if value & ~platform.facility.select_legal:
         return None
-    return _with_file(design, state, _file(design, state)._replace(select=value))
+    file = file_of(design, state)
+    return state if file is None else with_file(design, state, file._replace(select=value))
 
 
 SELECT = Register(
@@ -219,7 +160,7 @@ SELECT = Register(
     exists=_legacy,
     reachable=always,
     reset=zero,
-    read=lambda design, state, _x: _file(design, state).select,
+    read=lambda design, state, _x: getattr(file_of(design, state), "select", 0),
     write=_write_select,
     seen_by="moves with ownership",
 )
@@ -228,7 +169,8 @@ SELECT = Register(
 def _write_tos(design: Design, platform: Platform, state: State, _x: int, value: int) -> State | None:
     if value >= platform.facility.max_depth:
         return None
-    return _with_file(design, state, _file(design, state)._replace(tos=value))
+    file = file_of(design, state)
+    return state if file is None else with_file(design, state, file._replace(tos=value))
 
 
 TOS = Register(
@@ -236,19 +178,19 @@ TOS = Register(
     exists=_legacy,
     reachable=always,
     reset=zero,
-    read=lambda design, state, _x: _file(design, state).tos,
+    read=lambda design, state, _x: getattr(file_of(design, state), "tos", 0),
     write=_write_tos,
     seen_by="recorded branches; moves with ownership",
 )
 LASTBRANCH_FROM_IP = FROM_IP._replace(
     msr=msrs.MSR_LASTBRANCH_FROM_IP,
     exists=_legacy,
-    write=_entry_write(0, lambda platform, value: legacy.source_writable(platform.facility, value)),
+    write=entry_write(FROM, lambda platform, value: legacy.source_writable(platform.facility, value)),
 )
 LASTBRANCH_TO_IP = TO_IP._replace(
     msr=msrs.MSR_LASTBRANCH_TO_IP,
     exists=_legacy,
-    write=_entry_write(1, lambda platform, value: legacy.target_writable(platform.facility, value)),
+    write=entry_write(TO, lambda platform, value: legacy.target_writable(platform.facility, value)),
 )
 LBR_INFO = INFO._replace(msr=msrs.MSR_LBR_INFO, exists=lambda state: state.rules.flavour in (FORMAT_INFO, FORMAT_INFO2))
 
@@ -296,12 +238,11 @@ PERF_CAPABILITIES = Register(
 def _write_xss(_design: Design, _platform: Platform, state: State, _x: int, value: int) -> State | None:
     if value & ~state.rules.xss:
         return None
-    guest = state.guest
-    after = with_guest(state, type(guest)._make((*guest[:6], value, *guest[7:])))
-    if not state.running:
-        return after
-    lbr = state.lbr
-    return with_lbr(after, type(lbr)._make((*lbr[:6], value, *lbr[7:])))
+    guest, lbr = state.guest, state.lbr
+    guest = type(guest)._make((*guest[:6], value, *guest[7:]))
+    if state.running:
+        lbr = type(lbr)._make((*lbr[:6], value, *lbr[7:]))
+    return State._make((lbr, guest, *state[2:]))
 
 
 XSS = Register(

@@ -165,5 +165,5 @@ def with_guest(state: State, guest: lbr_state.State) -> State:
 
 
 def with_pmu(state: State, pmu: Pmu) -> State:
-    """Return the state with other counters."""
-    return state._replace(pmu=pmu)
+    """Return the state with other counters; likewise from slices."""
+    return State._make((*state[:8], pmu, *state[9:]))

@@ -19,7 +19,6 @@ from archlbr.lbr.state import initial
 from archlbr.vpmu import actions, counters, freeze, migration, nested, ownership, registers, smm, vmcs, xsaves
 from archlbr.vpmu import cpuid as leaves
 from archlbr.vpmu.actions import INVALID_GUEST_STATE, Action, Outcome, Refused, Registers, VmFail
-from archlbr.vpmu.counter_registers import fitted
 from archlbr.vpmu.state import FREE, Kept, Nested, Platform, Pmu, State, Vmcs, with_lbr
 
 if TYPE_CHECKING:
@@ -183,7 +182,7 @@ def _set_cpuid(design: Design, platform: Platform, state: State, action: actions
     outside = ownership.given_up(design, platform, state)._replace(event=0, owned=0)
     guest = initial(rules.facility)._replace(debugctl=0, smm=outside.guest.smm)
     fresh = outside._replace(guest=guest, cpuid=action.cpuid, rules=rules)
-    pmu = fitted(fresh.pmu._replace(capabilities=held), rules.gp, rules.fixed)
+    pmu = freeze.reset_counters(fresh)._replace(capabilities=held)
     return vmcs.prepared(design, platform, fresh._replace(pmu=pmu)), DONE
 
 
@@ -205,8 +204,8 @@ def _dump(design: Design, platform: Platform, state: State, _action: actions.Dum
     return state, actions.Text(vmcs.dump(design, platform, state))
 
 
-def _host_control(_design: Design, _platform: Platform, state: State, action: actions.HostControl) -> _Result:
-    return with_lbr(state, state.lbr._replace(ctl=action.ctl)), DONE
+def _host_control(design: Design, platform: Platform, state: State, action: actions.HostControl) -> _Result:
+    return ownership.host_control(design, platform, state, action.ctl), DONE
 
 
 def _host_branch(_design: Design, platform: Platform, state: State, action: actions.HostBranch) -> _Result:
@@ -273,7 +272,7 @@ def step(design: Design, platform: Platform, state: State, action: Action) -> tu
     """Return the state after an action, and its outcome; InternalError for a run of a vCPU that is scheduled out."""
     inside = _INSIDE.get(type(action))
     if inside is not None:
-        if state.running:
+        if state.running or _short(design, state, action):
             return inside(design, platform, state, action)
         entered, error = vmcs.enter(design, platform, state)
         if error:
@@ -288,6 +287,12 @@ def step(design: Design, platform: Platform, state: State, action: Action) -> tu
         return outside, outcome
     back, error = vmcs.enter(design, platform, outside)
     return back, VmFail(error) if error else outcome
+
+
+def _short(design: Design, state: State, action: Action) -> bool:
+    """Say whether entering and leaving around a register access would change nothing that anybody sees."""
+    seen = state.lbr.ctl or not state.ran or not state.loaded
+    return not seen and not design.unfiltered_leaf and isinstance(action, lbr.Rdmsr | lbr.Wrmsr)
 
 
 def _out(design: Design, platform: Platform, state: State, action: Action) -> State:
