@@ -185,6 +185,7 @@ class Event(StrEnum):
     HOST_PINNED = "a CPU-pinned host event arrives"
     HOST_PINNED_GONE = "the CPU-pinned host event ends"
     HOST_BRANCH = "the host branches"
+    HOST_FREEZES_SMM = "the host sets DEBUGCTL.FREEZE_WHILE_SMM"
     EVENT_FAILS = "the vLBR event cannot be created"
     MIGRATE = "migrates to a new VM by snapshot and restore"
     FREE = "the vCPU is freed"
@@ -213,6 +214,7 @@ class Place(StrEnum):
     """What can be looked at from outside the guest."""
 
     HARDWARE_CTL = "IA32_LBR_CTL in hardware"
+    HARDWARE_DEBUGCTL = "IA32_DEBUGCTL in hardware"
     HARDWARE_FROM = "LBR_FROM in hardware"
     VMCS_CTL = "GUEST_IA32_LBR_CTL"
     ENTRY_CONTROL = "entry control load IA32_LBR_CTL"
@@ -221,6 +223,7 @@ class Place(StrEnum):
     EVENT = "vLBR event"
     DUMP = "dump_vmcs prints LBR_CTL"
     SMRAM = "SMRAM FF10H"
+    USER_XSAVE = "the area of KVM_GET_XSAVE2"
     VMCS12_CTL = "vmcs12 guest IA32_LBR_CTL"
     VMCS12_DEBUGCTL = "vmcs12 guest DEBUGCTL"
 

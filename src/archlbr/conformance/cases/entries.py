@@ -5,7 +5,7 @@ Rows 47 to 49, 51, 52 and 103 of reference kvm-series.md D; users-and-peers.md 3
 
 from __future__ import annotations
 
-from archlbr.arch import xsave
+from archlbr.arch import msrs, xsave
 from archlbr.conformance import questions as q
 from archlbr.conformance.case import Case, Known
 from archlbr.conformance.cases import words as w
@@ -212,4 +212,43 @@ _BITMAP = (
     ),
 )
 
-CASES: tuple[Case, ...] = (*_ENTRY_EXIT, *_BITMAP)
+_FROZEN = msrs.DEBUGCTL_FREEZE_SMM
+_SMM_FREEZE = (
+    Case(
+        "freeze-in-smm-stays",
+        "the host's FREEZE_WHILE_SMM stays set while the guest runs and afterwards",
+        "users-and-peers.md 3.2, 9 (lkml 2506.3/01585)",
+        w.G,
+        (
+            *w.let(E.HOST_FREEZES_SMM, E.ENTRY),
+            w.look(P.HARDWARE_DEBUGCTL, w.bits(_FROZEN, _FROZEN)),
+            *w.let(E.EXIT),
+            w.look(P.HARDWARE_DEBUGCTL, w.bits(_FROZEN, _FROZEN)),
+        ),
+        0,
+        (
+            Known(
+                "series-v2", 2, w.bits(_FROZEN, 0), "the guest runs with its own bit 14, whatever the host had (base)"
+            ),
+        ),
+    ),
+    Case(
+        "freeze-in-smm-hidden",
+        "the guest does not see the host's bit",
+        "users-and-peers.md 3.2, 9",
+        w.G,
+        (*w.let(E.HOST_FREEZES_SMM, E.ENTRY), w.rd(w.DEBUGCTL, w.reads(0))),
+    ),
+)
+
+_USER_AREA = (
+    Case(
+        "user-xsave-without-lbrs",
+        "KVM_GET_XSAVE2 shows no supervisor component: the records go by MSRs",
+        "arch/x86/kernel/fpu/xstate.c __copy_xstate_to_uabi_buf; QEMU",
+        w.ANY_PLAIN,
+        (w.look(P.USER_XSAVE, w.bits(1 << 15, 0), xsave.XSTATE_BV),),
+    ),
+)
+
+CASES: tuple[Case, ...] = (*_ENTRY_EXIT, *_BITMAP, *_SMM_FREEZE, *_USER_AREA)

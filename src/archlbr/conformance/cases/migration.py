@@ -160,6 +160,7 @@ _ROUND = (
             *w.filled(),
         ),
         70,
+        _EMPTIED,
     ),
     Case(
         "migrate-debugctl",

@@ -20,6 +20,7 @@ from archlbr.lbr import actions as lbr
 from archlbr.lbr.state import initial
 from archlbr.vpmu import actions as vpmu
 from archlbr.vpmu.designs import ARCHLBR, Design
+from archlbr.vpmu.snapshot import restore, save
 from archlbr.vpmu.step import boot, step
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class ModelTarget:
         for question in asked:
             if isinstance(question, q.Offered | q.Cpuid) and question.leaf not in (7, 0xA, 0xD, 0x1C):
                 return f"CPUID leaf {question.leaf:X}H in the model"
+            if isinstance(question, q.Look) and question.place is q.Place.USER_XSAVE:
+                return "KVM_GET_XSAVE2 in the model"
         return ""
 
     def start(self, setup: q.Setup) -> Answer:
@@ -79,20 +82,24 @@ class ModelTarget:
         self._fields = vpmu.Fields(0, 0)
         self._vcpus: list[State] = []
         self._now = 0
-        for number in range(setup.vcpus):
-            state = boot(self.design, self.platform, as_cpuid(_PLAIN))
-            self._vcpus.append(state)
-            self._now = number
-            answer = self.set_cpuid(setup.guest)
+        for self._now in range(setup.vcpus):
+            self._vcpus.append(boot(self.design, self.platform, as_cpuid(_PLAIN)))
+            answer = self._boot(as_cpuid(setup.guest))
             if answer != DONE:
                 return answer
             # A format that the host does not have is refused; the guest then goes without.
             self.act(vpmu.HostWrite(msrs.IA32_PERF_CAPABILITIES.index, setup.guest.lbr_format))
-            self.act(vpmu.Grant())
-            if number:
+            if self._now:
                 self.act(vpmu.SchedOut())
         self._now = 0
         return DONE
+
+    def _boot(self, cpuid: Cpuid) -> Answer:
+        # KVM_SET_CPUID2 is an act of its own, for a design may refuse it.
+        self.state = boot(self.design, self.platform, as_cpuid(_PLAIN))
+        answer = self.act(vpmu.SetCpuid(cpuid))
+        self.act(vpmu.Grant())
+        return answer
 
     def new_vm(self, setup: q.Setup) -> Answer:
         """Start over."""
@@ -172,7 +179,14 @@ class ModelTarget:
                 self.state = self.state._replace(lbr=initial(self.platform.facility))
                 self.act(vpmu.SchedIn())
             case q.Event.MIGRATE:
-                self.migrate()
+                snapshot = save(self.design, self.platform, self.state)
+                cpuid = self.state.cpuid
+                self._boot(cpuid)
+                self.state = restore(self.design, self.platform, self.state, snapshot)
+            case q.Event.HOST_FREEZES_SMM:
+                processor = self.state.lbr
+                debugctl = processor.debugctl | msrs.DEBUGCTL_FREEZE_SMM
+                self.state = self.state._replace(lbr=processor._replace(debugctl=debugctl))
             case _:
                 return self.act(_ACTIONS[event])
         return DONE
@@ -183,6 +197,8 @@ class ModelTarget:
         match place:
             case q.Place.HARDWARE_CTL:
                 return Value(state.lbr.ctl)
+            case q.Place.HARDWARE_DEBUGCTL:
+                return Value(state.lbr.debugctl)
             case q.Place.HARDWARE_FROM:
                 return Value(state.lbr.stack[at].source)
             case q.Place.VMCS_CTL:
@@ -204,6 +220,8 @@ class ModelTarget:
                 return Value(self._fields.lbr_ctl)
             case q.Place.VMCS12_DEBUGCTL:
                 return Value(self._fields.debugctl)
+            case q.Place.USER_XSAVE:
+                raise InternalError("the model has no KVM_GET_XSAVE2")
 
     def close(self) -> None:
         """Nothing is held."""
@@ -245,9 +263,6 @@ class ModelTarget:
                 return DONE
             case _:
                 raise InternalError(f"{action} came to {outcome}")
-
-    def migrate(self) -> None:
-        """Snapshot the vCPU, and restore it into a new one on a host of the same kind."""
 
     def _elsewhere(self, action: vpmu.Action) -> Answer:
         self.act(vpmu.SchedOut())
