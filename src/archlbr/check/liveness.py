@@ -2,8 +2,8 @@
 
 `explore` leaves the graph of a complete search here. A response property fails when there is a reachable cycle in which
 the debt stands in each state, and which is fair: each class of actions that is promised not to be put off is taken
-somewhere on the cycle, or is impossible somewhere on it. It also fails in a state with a debt and no transition. Both
-are decided exactly, by the strongly connected components of the states that owe; the lasso that is printed is a
+somewhere on the cycle, or is impossible somewhere on it. It also fails in a state with a debt in which no promised
+action is possible: nothing obliges the system to leave it. Both are decided exactly, by the strongly connected components of the states that owe; the lasso that is printed is a
 shortest way to the component and a way round in it, but not always the shortest of all lassos.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Lasso(Generic[A]):
-    """A run that never pays: the way to the cycle, and the cycle (empty in a state without a transition)."""
+    """A run that never pays: the way to the cycle, and the cycle (empty where the system may stay as it is for ever)."""
 
     stem: tuple[A, ...]
     cycle: tuple[A, ...]
@@ -40,9 +40,9 @@ def violation(
     enabled: dict[int, set[str]] = {}
     for number in owing:
         ways = [(action, graph.index[after]) for action, after in possible(model, graph.states[number])]
-        if not ways:
-            return Lasso(path_to(model, graph, number), ())
         enabled[number] = {class_of(action) for action, _ in ways}
+        if not enabled[number].intersection(claim.fair):
+            return Lasso(path_to(model, graph, number), ())
         edges[number] = [(action, target) for action, target in ways if target in inside]
     for component in components(owing, {number: [to for _, to in ways] for number, ways in edges.items()}):
         members = set(component)

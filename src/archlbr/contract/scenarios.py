@@ -1,0 +1,169 @@
+"""The named scenarios: each a bound small enough to be explored completely, and what it is for.
+
+`verdicts` explores every design in every scenario that it belongs to. The whole product is out of reach; what a verdict
+says, it says over these. `everything` has every feature at once, and each pair of features with it, for the designs in
+which the registers have an owner: their states are few enough.
+"""
+
+from __future__ import annotations
+
+from archlbr.contract.world import Scenario
+from archlbr.errors import InputError
+from archlbr.perf.events import Opened
+
+GUEST = frozenset({"lbr_on", "lbr_off", "read"})
+KEEPS_ON = frozenset({"lbr_on", "read"})
+TOGGLE = frozenset({"enable", "disable"})
+OPEN = frozenset({"install", "remove"})
+NMI = frozenset({"nmi"})
+FLEXIBLE, PINNED, OF_GUEST, OF_TASK = Opened(), Opened(pinned=1), Opened(exclude_guest=0), Opened(task=1)
+ALL = (
+    GUEST | TOGGLE | OPEN | NMI
+    | {"hole", "xsaves", "xrstors", "depth", "nest", "unnest", "smi", "rsm", "migrate", "to_user", "to_kernel"}
+    | {"get_msrs", "reenter"}
+)  # fmt: skip
+
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario(
+        "lend", "one VM and a flexible host event that comes and goes", GUEST | TOGGLE | OPEN | NMI, events=(FLEXIBLE,)
+    ),
+    Scenario("lend-pinned", "the same with a pinned host event", GUEST | TOGGLE | OPEN | NMI, events=(PINNED,)),
+    Scenario("lend-task", "the same with an event of the host task", GUEST | TOGGLE | OPEN | NMI, events=(OF_TASK,)),
+    Scenario("steady", "a flexible event that stays; no task switch", GUEST, events=(FLEXIBLE,), active=1, host_task=0),
+    Scenario("steady-pinned", "a pinned event that stays", KEEPS_ON | NMI, events=(PINNED,), active=1, host_task=0),
+    Scenario("opened", "an event is opened; no task switch", KEEPS_ON | OPEN, events=(FLEXIBLE,), host_task=0),
+    Scenario(
+        "opened-pinned",
+        "a pinned event is opened; no task switch",
+        KEEPS_ON | OPEN | NMI,
+        events=(PINNED,),
+        host_task=0,
+    ),
+    Scenario(
+        "toggled",
+        "an event comes and goes, the guest keeps its LBRs on",
+        KEEPS_ON | TOGGLE | NMI,
+        events=(FLEXIBLE,),
+        active=1,
+    ),
+    Scenario("alone", "one VM, a host task, no host event", GUEST),
+    Scenario("neighbours", "two VMs on one pCPU and nobody else", GUEST, vcpus=2, host_task=0),
+    Scenario(
+        "neighbours-traced",
+        "two VMs under a flexible event that stays",
+        GUEST,
+        vcpus=2,
+        host_task=0,
+        events=(FLEXIBLE,),
+        active=1,
+    ),
+    Scenario("failing", "two VMs; perf may refuse the vLBR event", KEEPS_ON | {"lbr_on_fails"}, vcpus=2, host_task=0),
+    Scenario(
+        "failing-traced",
+        "one VM; perf may refuse; a host event stays",
+        KEEPS_ON | NMI | {"lbr_on_fails"},
+        events=(FLEXIBLE,),
+        active=1,
+    ),
+    Scenario("denied", "the vLBR event may lose its counter", KEEPS_ON | {"lose_slot"}),
+    Scenario(
+        "freeze",
+        "perfmon v2 or v3: an overflow freezes the LBRs",
+        KEEPS_ON | {"overflow", "nmi"},
+        events=(FLEXIBLE,),
+        active=1,
+        host_task=0,
+    ),
+    Scenario(
+        "freeze-guest",
+        "the same with an event that counts in the guest",
+        KEEPS_ON | {"overflow", "nmi"},
+        events=(OF_GUEST,),
+        active=1,
+        host_task=0,
+    ),
+    Scenario("guest-sampled", "an event that counts in the guest", GUEST | NMI | TOGGLE, events=(OF_GUEST,), active=1),
+    Scenario(
+        "ioctl",
+        "another thread reads the vCPU's registers; a host event on its pCPU",
+        KEEPS_ON | {"get_msrs", "to_user", "to_kernel"},
+        cpus=2,
+        events=(None, FLEXIBLE),
+        active=1,
+    ),
+    Scenario("nested", "L1 runs L2, and keeps its LBRs on", KEEPS_ON | {"nest", "unnest"}),
+    Scenario(
+        "nested-traced",
+        "L1 runs L2 under a host event that comes and goes",
+        KEEPS_ON | NMI | TOGGLE | {"nest", "unnest"},
+        events=(FLEXIBLE,),
+        active=1,
+        host_task=0,
+    ),
+    Scenario("hole", "two records a stack; the guest writes a sparse one", KEEPS_ON | {"hole"}, depth=2),
+    Scenario("live", "save and restore of the VM", KEEPS_ON | {"migrate"}),
+    Scenario("roam", "two pCPUs, one VM that changes between them", KEEPS_ON, cpus=2, events=(None, None), roams=1),
+    Scenario(
+        "roam-traced",
+        "the same under a host event that is opened and closed",
+        KEEPS_ON | OPEN,
+        cpus=2,
+        events=(FLEXIBLE, None),
+        roams=1,
+    ),
+    Scenario("smm", "the guest enters SMM and resumes", GUEST | {"smi", "rsm"}),
+    Scenario(
+        "xsaves",
+        "the guest uses XSAVES and XRSTORS under a host event",
+        KEEPS_ON | {"xsaves", "xrstors"},
+        events=(FLEXIBLE,),
+        active=1,
+    ),
+    Scenario("depth", "the guest writes DEPTH under a host event", frozenset({"depth"}), events=(FLEXIBLE,), active=1),
+    Scenario(
+        "user",
+        "KVM_RUN returns to user space; an event is opened and closed",
+        KEEPS_ON | OPEN | {"to_user", "to_kernel"},
+        events=(FLEXIBLE,),
+        host_task=0,
+    ),
+    Scenario(
+        "fastpath",
+        "VM entry again with interrupts still off",
+        GUEST | TOGGLE | NMI | {"reenter"},
+        events=(FLEXIBLE,),
+        active=1,
+        host_task=0,
+    ),
+    Scenario("everything", "two VMs on one pCPU with all of it", ALL, vcpus=2, events=(FLEXIBLE,)),
+    Scenario(
+        "everything-of-guest",
+        "the same with an event that counts in the guest",
+        ALL | {"overflow"},
+        vcpus=2,
+        events=(OF_GUEST,),
+    ),
+    Scenario("everything-task", "the same with an event of the host task", ALL, vcpus=2, events=(OF_TASK,)),
+    Scenario(
+        "everything-roam",
+        "one VM on two pCPUs, two host events, with all of it",
+        ALL,
+        cpus=2,
+        events=(FLEXIBLE, PINNED),
+        roams=1,
+    ),
+)
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+
+def named(name: str) -> Scenario:
+    """Return a scenario by its name; InputError for a name that is none."""
+    found = BY_NAME.get(name)
+    if found is None:
+        raise InputError(f"unknown scenario {name!r}: use one of {', '.join(BY_NAME)}")
+    return found
+
+
+def belongs(family: str, scenario: Scenario) -> bool:
+    """Say whether a family of designs is explored in a scenario: the largest are for `handover` alone."""
+    return family == "handover" or not scenario.name.startswith("everything")

@@ -1,0 +1,164 @@
+"""Explore designs in scenarios and say what holds: each verdict is the outcome of a complete exploration.
+
+`cli` and the tests ask; `scenarios`, `designs`, `properties` and `check` do the work. A property is violated when one
+scenario violates it, and holds when all of them were explored completely without; it says nothing beyond them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from archlbr.check import replay
+from archlbr.check.explore import Exploration, Graph, explore
+from archlbr.check.liveness import violation
+from archlbr.check.model import Property, always, response, sometimes
+from archlbr.contract import designs
+from archlbr.contract import world as at
+from archlbr.contract.menu import Action
+from archlbr.contract.properties import BIT, CLAIMS
+from archlbr.contract.world import Scenario, World
+from archlbr.lbr.tagged import HOST, VM
+from archlbr.perf.events import ACTIVE, ERROR, OFF, PENDING
+from archlbr.vpmu.designs.sharing import REQUEST, VLBR, Sharing
+
+if TYPE_CHECKING:
+    from archlbr.contract.actors import HostModel
+
+Tick = Callable[[int], bool]
+
+# What KVM and perf do without being asked again. That a thread is scheduled, or that user space calls KVM_RUN, is
+# nobody's promise.
+PROMISED = (
+    "enter", "check", "irqs_off", "stop_host", "load_guest", "vmenter", "save_guest", "start_host", "irqs_on", "grant",
+    "exit",
+)  # fmt: skip
+IN_TRANSIT = (at.ENTRY_STOPPED, at.EXIT_SAVED, at.CLAIM)
+GUEST_S = ("S1", "S2", "S3", "S4", "G1", "G2", "M1", "M1-live", "L1")
+
+WITNESSES = {
+    "guest records": "a guest has a record of its own in the registers",
+    "host records": "the host has a record of its own in the registers",
+    "both record": "a guest has its own records while the host's event runs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One design in one scenario. found: property -> the shortest path that breaks it, the stem of a lasso for a
+    response; loops: its cycle. witnessed: `WITNESSES` -> the shortest path to it.
+    """
+
+    design: str
+    scenario: str
+    exploration: Exploration[Action]
+    found: dict[str, tuple[Action, ...]]
+    loops: dict[str, tuple[Action, ...]]
+    witnessed: dict[str, tuple[Action, ...]]
+
+
+def class_of(action: Action) -> str:
+    """Return the fairness class of an action: its kind and pCPU; for a switch, the thread, wherever it runs."""
+    kind, cpu, argument = action
+    return f"switch:{argument}" if kind == "switch" else f"{kind}@{cpu}"
+
+
+def applies(design: Sharing, claim: str) -> bool:
+    """Say whether a property can be asked of a design: no guest LBRs, no claim about them; no counts, none of those."""
+    if not design.exposes and claim in GUEST_S:
+        return False
+    if claim == "C1":
+        return design.family == VLBR
+    return claim != "L2-entry" or design.family == REQUEST
+
+
+def _wants_in_vain(world: World) -> bool:
+    # vLBR: the guest's bit is set, its event is gone or in ERROR, and no host event contends.
+    if any(cpu.perf.event == ACTIVE for cpu in world.cpus):
+        return False
+    return any(
+        vcpu.enable and vcpu.level == 1 and task.event in (ERROR, OFF)
+        for vcpu, task in zip(world.vcpus, world.tasks, strict=True)
+    )
+
+
+def claims(design: Sharing, scenario: Scenario) -> list[Property[World]]:
+    """Return the properties of a design in a scenario, as `check` takes them."""
+    fair = tuple(f"{kind}@{c}" for kind in PROMISED for c in range(scenario.cpus))
+    found: list[Property[World]] = [
+        _bit(claim.name) for claim in CLAIMS if claim.kind == "always" and applies(design, claim.name)
+    ]
+    owed: dict[str, Callable[[World], bool]] = {
+        "L1": _wants_in_vain if design.family == VLBR else lambda w: any(vcpu.starved for vcpu in w.vcpus),
+        "L2": lambda w: any(cpu.perf.event == PENDING for cpu in w.cpus),
+        "L2-sched": lambda w: any(cpu.perf.event == PENDING for cpu in w.cpus),
+        "L3": lambda w: any(cpu.phase in IN_TRANSIT for cpu in w.cpus),
+    }
+    scheduled = (*fair, *(f"switch:{v + 1}" for v in range(scenario.vcpus)))
+    for name, owes in owed.items():
+        if applies(design, name):
+            found.append(response(name, owes, scheduled if name in ("L1", "L2-sched") else fair))
+    if design.family == REQUEST:
+        found.append(always("R9", _not_evicted))
+    return found
+
+
+def _bit(name: str) -> Property[World]:
+    bit = BIT[name]
+    return always(name, lambda world: not world.seen & bit)
+
+
+def _not_evicted(world: World) -> bool:
+    # While a request is pending, no host code evicts what the guest has in the registers.
+    return not any(cpu.perf.event == PENDING and cpu.owner >= VM and HOST in cpu.lbr.stack for cpu in world.cpus)
+
+
+def _guest_records(world: World) -> bool:
+    return any(cpu.phase == at.GUEST and cpu.lbr.stack[0] == VM + cpu.thread - 1 for cpu in world.cpus)
+
+
+def _host_records(world: World) -> bool:
+    return any(cpu.phase != at.GUEST and cpu.lbr.enable and cpu.lbr.stack[0] == HOST for cpu in world.cpus)
+
+
+def _both(world: World) -> bool:
+    return any(
+        cpu.phase == at.GUEST and cpu.perf.event == ACTIVE and cpu.lbr.stack[0] == VM + cpu.thread - 1
+        for cpu in world.cpus
+    )
+
+
+def witnesses() -> list[Property[World]]:
+    """Return what must be reachable somewhere, so that the properties are not true of nothing."""
+    predicates = (_guest_records, _host_records, _both)
+    return [sometimes(name, predicate) for name, predicate in zip(WITNESSES, predicates, strict=True)]
+
+
+def judge(
+    design: Sharing, scenario: Scenario, wanted: Sequence[str] | None = None, tick: Tick | None = None
+) -> Outcome:
+    """Explore a design in a scenario, completely unless `tick` stops it. wanted: the properties, None for all."""
+    host = designs.model(design, scenario)
+    asked = [claim for claim in claims(design, scenario) if wanted is None or claim.name in wanted]
+    graph: Graph[World, Action] = Graph()
+    exploration = explore(host, [*asked, *witnesses()], tick=tick, graph=graph)
+    found = {claim.name: exploration.found[claim.name] for claim in asked if claim.name in exploration.found}
+    loops: dict[str, tuple[Action, ...]] = {}
+    for claim in asked:
+        if claim.kind == "response" and exploration.complete and claim.name not in found:
+            lasso = violation(host, graph, claim, class_of)
+            if lasso is not None:
+                found[claim.name], loops[claim.name] = lasso.stem, lasso.cycle
+    witnessed = {name: path for name, path in exploration.found.items() if name in WITNESSES}
+    return Outcome(design.name, scenario.name, exploration, found, loops, witnessed)
+
+
+def replay_line(design: Sharing, scenario: Scenario, outcome: Outcome, claim: str) -> str:
+    """Return the line that replays what breaks a property."""
+    host: HostModel = designs.model(design, scenario)
+    path, loop = outcome.found[claim], outcome.loops.get(claim)
+    choices = replay.choices_of(host, [*path, *(loop or ())])
+    # A response that fails where the system may stay has a loop of no step.
+    at_step = len(path) if loop is not None else None
+    return replay.encode(replay.Line(f"{design.name}/{scenario.name}", claim, choices, at_step))
