@@ -68,9 +68,18 @@ class LegacyPassedThrough(Wrapped):
 class DebugctlKillsGuest(Wrapped):
     """Setting DEBUGCTL.LBR without legacy LBRs crashes the guest."""
 
+    def __init__(self, inside: Target) -> None:
+        super().__init__(inside)
+        self._legacy = False
+
+    def start(self, setup: q.Setup) -> Answer:
+        """Keep which facility the host has."""
+        self._legacy = setup.host is not None and not setup.host.arch_lbr
+        return super().start(setup)
+
     def execute(self, instruction: q.Instruction) -> Answer:
         """Let the entry after it fail."""
-        if isinstance(instruction, q.Wrmsr) and instruction.msr == _DEBUGCTL and instruction.value & 1:
+        if isinstance(instruction, q.Wrmsr) and instruction.msr == _DEBUGCTL and instruction.value & ~self._legacy & 1:
             return VmFail(33)
         return super().execute(instruction)
 

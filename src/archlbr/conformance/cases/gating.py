@@ -140,7 +140,6 @@ _LER_READABLE = tuple(
         w.G,
         (w.rd(msr, w.reads(0)),),
         21,
-        (Known("series-v2", 0, w.gp, "LER is not virtualized: an invalid MSR (v4 text)"),),
     )
     for name, msr in (
         ("FROM", msrs.IA32_LER_FROM_IP.index),
@@ -149,4 +148,29 @@ _LER_READABLE = tuple(
     )
 )
 
-CASES: tuple[Case, ...] = (*_GUEST, *_VMM, *_LEGACY_CASES, *_PAST, *_LER, *_LER_READABLE)
+_LER_KEPT = tuple(
+    Case(
+        f"ler-{name}-kept",
+        "LER is the guest's own: it keeps what is written",
+        "architecture.md 4.3",
+        w.G,
+        (w.wr(msr, 0x1000), w.rd(msr, w.reads(0x1000))),
+        21,
+        tuple(
+            Known("series-v2", step, instead, "LER is not virtualized (v4 text)")
+            for step, instead in ((0, w.gp), (1, w.reads(0)))
+        ),
+    )
+    for name, msr in (("FROM", msrs.IA32_LER_FROM_IP.index), ("TO", msrs.IA32_LER_TO_IP.index))
+)
+_NO_FORMAT = Case(
+    "legacy-without-format",
+    "on a legacy host a guest whose LBR_FMT is 0 has no LBRs",
+    "derived from P5; base",
+    q.Setup(w.NO_LBR, w.PLAIN),
+    (w.rd(w.LBR_SELECT, w.gp), w.rd(w.LBR_TOS, w.gp)),
+    17,
+    tuple(Known("series-v2", step, w.reads(0), "v2 dropped the test of LBR_FMT (P5)") for step in (0, 1)),
+)
+
+CASES: tuple[Case, ...] = (_NO_FORMAT, *_LER_KEPT, *_GUEST, *_VMM, *_LEGACY_CASES, *_PAST, *_LER, *_LER_READABLE)

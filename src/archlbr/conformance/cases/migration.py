@@ -6,8 +6,10 @@ be set must come back.
 
 from __future__ import annotations
 
+from archlbr.arch import msrs
 from archlbr.arch.cpuid import GOLDEN_COVE
 from archlbr.conformance import questions as q
+from archlbr.conformance.answers import Savable
 from archlbr.conformance.case import ANY_STEP, Case, Known, Step
 from archlbr.conformance.cases import words as w
 from archlbr.conformance.cases.branches import ALL, A, B, empty, entry
@@ -207,4 +209,46 @@ _ROUND = (
     ),
 )
 
-CASES: tuple[Case, ...] = _ROUND
+_UNLISTED = "the records and DEBUGCTL are in no list (P8; base)"
+_SAVABLE = tuple(
+    Case(
+        f"savable-{name}",
+        "if the guest can set it, it is in the save list",
+        "acceptance implies migration; selftests x86/xss_msr_test.c",
+        w.G,
+        (Step(q.SaveList(), w.any_list), w.wr(msr, value, Savable(msr, 0))),
+        70,
+        (Known("series-v2", 1, w.done, _UNLISTED),) if msr not in (w.CTL, w.DEPTH, w.XSS) else (),
+    )
+    for name, msr, value in (
+        ("CTL", w.CTL, 7),
+        ("DEPTH", w.DEPTH, w.D),
+        ("XSS", w.XSS, LBR),
+        ("DEBUGCTL", w.DEBUGCTL, 0x800),
+        ("LER_FROM", msrs.IA32_LER_FROM_IP.index, 0x1000),
+        ("LER_TO", msrs.IA32_LER_TO_IP.index, 0x1000),
+        ("LER_INFO", msrs.IA32_LER_INFO.index, 0),
+        *((name, msr, 8) for name, msr in w.RECORDS if name.endswith(("_0", "_15", "_31"))),
+    )
+)
+_SAVABLE_ANYWHERE = tuple(
+    Case(
+        f"savable-vmm-{name}",
+        "if the VMM can set it, it is in the save list",
+        "acceptance implies migration; api.rst 4.3",
+        w.ANY_PLAIN,
+        (Step(q.SaveList(), w.any_list), w.put(msr, value, Savable(msr, 0))),
+        70,
+    )
+    for name, msr, value in (
+        ("PERF_CAPABILITIES", w.PERF_CAPABILITIES, 0),
+        ("CTL", w.CTL, 0),
+        ("DEPTH", w.DEPTH, 0),
+        ("XSS", w.XSS, 0),
+        ("FROM_0", w.FROM, 0),
+        ("LBR_SELECT", w.LBR_SELECT, 0),
+        ("LBR_TOS", w.LBR_TOS, 0),
+    )
+)
+
+CASES: tuple[Case, ...] = (*_ROUND, *_SAVABLE, *_SAVABLE_ANYWHERE)

@@ -9,6 +9,7 @@ from archlbr.conformance.cases import (
     branches,
     capabilities,
     controls,
+    depths,
     entries,
     enumeration,
     events,
@@ -16,6 +17,7 @@ from archlbr.conformance.cases import (
     migration,
     nested,
     ownership,
+    resets,
     xsave,
 )
 
@@ -28,10 +30,12 @@ CASES: tuple[Case, ...] = (
     *capabilities.CASES,
     *gating.CASES,
     *controls.CASES,
+    *depths.CASES,
     *branches.CASES,
     *entries.CASES,
     *ownership.CASES,
     *events.CASES,
+    *resets.CASES,
     *xsave.CASES,
     *migration.CASES,
     *nested.CASES,
