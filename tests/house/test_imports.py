@@ -24,6 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "perf": {"arch", "lbr"},
     "host": {"arch", "lbr", "vpmu", "perf"},
     "machine": {"arch", "lbr", "vpmu", "perf", "host", "cpu", "guest"},
+    "check": set(),
+    "contract": {"arch", "lbr", "vpmu", "perf", "host", "check"},
     "profile": {"arch"},
     "recording": {"arch", "lbr", "cpu", "machine", "profile"},
     "report": {"arch", "profile"},
@@ -35,6 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pytest_plugin": {"conformance", "conformance.targets"},
     "cli": {
         "arch",
+        "check",
+        "contract",
         "conformance",
         "conformance.targets",
         "decode",

@@ -3,8 +3,9 @@
 `explore` leaves the graph of a complete search here. A response property fails when there is a reachable cycle in which
 the debt stands in each state, and which is fair: each class of actions that is promised not to be put off is taken
 somewhere on the cycle, or is impossible somewhere on it. It also fails in a state with a debt in which no promised
-action is possible: nothing obliges the system to leave it. Both are decided exactly, by the strongly connected components of the states that owe; the lasso that is printed is a
-shortest way to the component and a way round in it, but not always the shortest of all lassos.
+action is possible: nothing obliges the system to leave it. Both are decided exactly, by the strongly connected
+components of the states that owe; the lasso that is printed is a shortest way to the component and a way round in it,
+but not always the shortest of all lassos.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Lasso(Generic[A]):
-    """A run that never pays: the way to the cycle, and the cycle (empty where the system may stay as it is for ever)."""
+    """A run that never pays: the way to the cycle, and the cycle (empty where the system may stay for ever)."""
 
     stem: tuple[A, ...]
     cycle: tuple[A, ...]
@@ -105,14 +106,17 @@ def _tour(
     class_of: Callable[[A], str],
 ) -> tuple[A, ...]:
     # Round from `start` to itself through an edge, or a state, that satisfies each promise.
-    at, tour = start, list[A]()
+    at, tour, passed = start, list[A](), {start}
     for name in fair:
+        if any(class_of(action) == name for action in tour) or any(name not in enabled[number] for number in passed):
+            continue
 
         def satisfied(action: A, number: int, name: str = name) -> bool:
             return class_of(action) == name or name not in enabled[number]
 
         way, at = _walk(at, members, edges, satisfied)
         tour += way
+        passed.add(at)
     if at != start or not tour:
         way, at = _walk(at, members, edges, lambda _action, number: number == start)
         tour += way

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from archlbr import __version__
-from archlbr.cli import conform, decode, probe, record, report, trace, validate
+from archlbr.cli import check, conform, decode, probe, record, replay, report, trace, validate
 from archlbr.cli.arguments import spell_out_branch_flag
 from archlbr.errors import InputError
 
@@ -57,9 +57,11 @@ def options(
 # One line a verb. A verb that runs a program is registered with `context_settings=TAKES_A_PROGRAM`.
 app.command("record", context_settings=TAKES_A_PROGRAM)(record.record)
 app.command("trace", context_settings=TAKES_A_PROGRAM)(trace.trace)
+app.command("check")(check.check)
 app.command("conform")(conform.conform)
 app.command("decode")(decode.decode)
 app.command("probe")(probe.probe)
+app.command("replay")(replay.replay)
 app.command("report")(report.report)
 app.command("validate")(validate.validate)
 

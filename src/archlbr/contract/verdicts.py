@@ -16,15 +16,15 @@ from archlbr.check.liveness import violation
 from archlbr.check.model import Property, always, response, sometimes
 from archlbr.contract import designs
 from archlbr.contract import world as at
-from archlbr.contract.menu import Action
 from archlbr.contract.properties import BIT, CLAIMS
-from archlbr.contract.world import Scenario, World
 from archlbr.lbr.tagged import HOST, VM
 from archlbr.perf.events import ACTIVE, ERROR, OFF, PENDING
 from archlbr.vpmu.designs.sharing import REQUEST, VLBR, Sharing
 
 if TYPE_CHECKING:
     from archlbr.contract.actors import HostModel
+    from archlbr.contract.menu import Action
+    from archlbr.contract.world import Scenario, World
 
 Tick = Callable[[int], bool]
 

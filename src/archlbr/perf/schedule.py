@@ -94,7 +94,7 @@ def host_deleted(perf: CpuPerf, state: int) -> CpuPerf:
 
 
 def guest_created(lbrs: Lbrs, perf: CpuPerf, task: TaskPerf, opened: Opened) -> tuple[Lbrs, CpuPerf, TaskPerf]:
-    """perf_event_create_kernel_counter() in the vCPU thread: ctx_resched() moves the task's events and flexible ones."""
+    """perf_event_create_kernel_counter() in the vCPU thread: ctx_resched() moves its events and flexible ones."""
     lbrs = disabled_all(lbrs, perf)
     moves = perf.event == ACTIVE and not opened.pinned
     if moves:

@@ -1,7 +1,7 @@
 """`mediated-lbr`: `mediated` with the LBR registers added to what is loaded and saved, naively.
 
-Authority: reference perf-kvm-contract.md C3, the hypothetical M+: the stale order of snapshot and load stays, and nothing
-wipes the guest's records before the host's event comes back.
+Authority: reference perf-kvm-contract.md C3, the hypothetical M+: the stale order of snapshot and load stays, and
+nothing wipes the guest's records before the host's event comes back.
 """
 
 from __future__ import annotations

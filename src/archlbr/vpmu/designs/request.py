@@ -1,8 +1,8 @@
 """`request`: perf sets a flag and KVM serves it at its request point, naively: the proposal of the review, unfinished.
 
-Authority: reference perf-kvm-contract.md C2; each hazard R1 to R9 there is a step that is missing here: the flag is kept
-with the vCPU (R2), neither the switch nor the return to user space serves it (R3, R4), a request that is withdrawn stays
-(R5), an NMI while it is pending reports the old stack (R6), and the guest's enable bit is loaded unmasked (R8).
+Authority: reference perf-kvm-contract.md C2; each hazard R1 to R9 there is a step that is missing here: the flag is
+kept with the vCPU (R2), neither the switch nor the return to user space serves it (R3, R4), a request that is withdrawn
+stays (R5), an NMI while it is pending reports the old stack (R6), and the guest's enable bit is loaded unmasked (R8).
 """
 
 from __future__ import annotations

@@ -41,11 +41,11 @@ class Sharing(NamedTuple):
     exposes: the guest sees LBRs. snapshot_at_load: host_debugctl is read in vcpu_load, with interrupts on, rather than
     in vcpu_enter_guest with interrupts off. restores_host: after an exit KVM writes the host's enable bit back.
     nmi_first: an NMI that caused an exit is handled before that write. masks: the guest's enable bit is loaded only if
-    the guest owns the LBRs. shortcut: a restore is skipped where nobody else was saved since. own_filter: perf
-    counts call-stack users by each event's own filter. architectural: LBR_CTL, with XSAVES and SMRAM. raw_depth: a DEPTH write reaches the hardware,
-    whoever owns it. l2_open: L2 runs with whatever enable bit the processor holds. rsm_sets: RSM sets LBREn whatever
-    SMRAM holds. refuses_guest_events: perf refuses an event that would count in the guest. lost: the steps of a
-    hand-over that are not taken, or are taken wrongly.
+    the guest owns the LBRs. shortcut: a restore is skipped where nobody else was saved since. own_filter: perf counts
+    call-stack users by each event's own filter. architectural: LBR_CTL, with XSAVES and SMRAM. raw_depth: a DEPTH write
+    reaches the hardware, whoever owns it. l2_open: L2 runs with whatever enable bit the processor holds. rsm_sets: RSM
+    sets LBREn whatever SMRAM holds. refuses_guest_events: perf refuses an event that would count in the guest. lost:
+    the steps of a hand-over that are not taken, or are taken wrongly.
     """
 
     name: str

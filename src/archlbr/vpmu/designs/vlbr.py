@@ -35,7 +35,9 @@ def loaded_enable(sharing: Sharing, vcpu: Vcpu, active: int, held: int) -> int:
 
 
 def enable_after_exit(sharing: Sharing, vcpu: Vcpu, snapshot: int, held: int) -> int:
-    """Return the enable bit when KVM's exit path runs: VM exit clears it, then vmx_vcpu_run() writes the snapshot back."""
+    """Return the enable bit when KVM's exit path runs: VM exit clears it, then vmx_vcpu_run() writes the snapshot
+    back.
+    """
     if vcpu.level == 2 and sharing.l2_open:
         return held
     return snapshot if sharing.restores_host else 0

@@ -1,0 +1,161 @@
+"""The verdict table: design x property over the named scenarios, as results; nothing is formatted here.
+
+`verdicts` explores, `lanes`, `page` and `cli` print. A cell takes the shortest path of all scenarios; what holds, holds
+over all scenarios of its design, each explored completely, and its states are their sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from archlbr.contract import scenarios
+from archlbr.contract.interleavings import names_for
+from archlbr.contract.properties import BY_NAME, CLAIMS
+from archlbr.contract.verdicts import WITNESSES, Outcome, applies, judge, replay_line
+from archlbr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from archlbr.contract.menu import Action
+    from archlbr.contract.world import Scenario
+    from archlbr.vpmu.designs.sharing import Sharing
+
+HOLDS, VIOLATED, NOT_APPLICABLE, INCOMPLETE = "holds", "violated", "n/a", "incomplete"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A verdict. scenario, path, loop, replay: of the shortest interleaving, where there is one. depth: its steps, or
+    the greatest depth explored. states: distinct states of the scenario that decided, or of all.
+    """
+
+    verdict: str
+    kind: str
+    states: int
+    depth: int
+    scenario: str | None = None
+    path: tuple[Action, ...] = ()
+    loop: tuple[Action, ...] | None = None
+    replay: str | None = None
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """design -> property -> cell; complete: no exploration was cut short. outcomes: what each exploration found."""
+
+    complete: bool
+    cells: dict[str, dict[str, Cell]]
+    outcomes: tuple[Outcome, ...]
+
+
+def scenarios_of(design: Sharing, wanted: Sequence[str] = (), *, small: bool = False) -> list[Scenario]:
+    """Return the scenarios of a design; wanted: their names, all if empty. small: without the largest."""
+    chosen = [scenarios.named(name) for name in wanted] or list(scenarios.SCENARIOS)
+    return [
+        scenario
+        for scenario in chosen
+        if scenarios.belongs(design.family, scenario) and not (small and scenario.name.startswith("everything"))
+    ]
+
+
+def check_property(name: str | None) -> None:
+    """Raise InputError for a property that is none."""
+    if name is not None and name not in BY_NAME:
+        raise InputError(f"unknown property {name!r}: use one of {', '.join(BY_NAME)}")
+
+
+def explored(
+    chosen: Sequence[Sharing],
+    wanted: Sequence[str] = (),
+    claim: str | None = None,
+    *,
+    small: bool = False,
+    tick: Callable[[int], bool] | None = None,
+    begins: Callable[[str, str], None] | None = None,
+) -> Table:
+    """Explore designs in their scenarios. begins: told of each design and scenario. tick: see `check.explore`."""
+    check_property(claim)
+    outcomes: list[Outcome] = []
+    for design in chosen:
+        for scenario in scenarios_of(design, wanted, small=small):
+            if begins is not None:
+                begins(design.name, scenario.name)
+            outcomes.append(judge(design, scenario, None if claim is None else (claim,), tick))
+            if not outcomes[-1].exploration.complete:
+                break
+        if outcomes and not outcomes[-1].exploration.complete:
+            break
+    complete = all(outcome.exploration.complete for outcome in outcomes)
+    cells = {design.name: dict(_row(design, outcomes, claim, complete=complete)) for design in chosen}
+    return Table(complete, cells, tuple(outcomes))
+
+
+def _row(
+    design: Sharing, outcomes: Sequence[Outcome], only: str | None, *, complete: bool
+) -> Iterator[tuple[str, Cell]]:
+    mine = [outcome for outcome in outcomes if outcome.design == design.name]
+    states = sum(outcome.exploration.states for outcome in mine)
+    depth = max((outcome.exploration.depth for outcome in mine), default=0)
+    for claim in CLAIMS:
+        if only not in (None, claim.name):
+            continue
+        if not applies(design, claim.name):
+            yield claim.name, Cell(NOT_APPLICABLE, claim.kind, 0, 0)
+            continue
+        broken = [outcome for outcome in mine if claim.name in outcome.found]
+        if not broken:
+            yield claim.name, Cell(HOLDS if complete else INCOMPLETE, claim.kind, states, depth)
+            continue
+        best = min(broken, key=lambda outcome: len(outcome.found[claim.name]))
+        path = best.found[claim.name]
+        line = replay_line(design, scenarios.named(best.scenario), best, claim.name)
+        yield (
+            claim.name,
+            Cell(
+                VIOLATED,
+                claim.kind,
+                best.exploration.states,
+                len(path),
+                best.scenario,
+                path,
+                best.loops.get(claim.name),
+                line,
+                names_for(design.name, claim.name),
+            ),
+        )
+    for name in WITNESSES if only is None else ():
+        seen = [outcome for outcome in mine if name in outcome.witnessed]
+        if not design.exposes and "guest" in WITNESSES[name]:
+            yield name, Cell(NOT_APPLICABLE, "sometimes", 0, 0)
+        elif not seen:
+            yield name, Cell(VIOLATED if complete else INCOMPLETE, "sometimes", states, depth)
+        else:
+            best = min(seen, key=lambda outcome: len(outcome.witnessed[name]))
+            path = best.witnessed[name]
+            yield name, Cell(HOLDS, "sometimes", best.exploration.states, len(path), best.scenario, path)
+
+
+def as_document(table: Table) -> dict[str, object]:
+    """Return the table as `check --format json` prints it (docs/formats.md)."""
+    return {
+        "version": 1,
+        "complete": table.complete,
+        "designs": {
+            design: {
+                name: {
+                    "verdict": cell.verdict,
+                    "kind": cell.kind,
+                    "states": cell.states,
+                    "depth": cell.depth,
+                    "replay": cell.replay,
+                    "names": list(cell.names),
+                    "scenario": cell.scenario,
+                }
+                for name, cell in row.items()
+            }
+            for design, row in table.cells.items()
+        },
+    }
