@@ -77,9 +77,9 @@ def canonical(platform: Platform, value: int) -> bool:
 def ler_read(at: int) -> Callable[[Design, State, int], int]:
     """Return the read of one LER register."""
 
-    def read(design: Design, state: State, _x: int) -> int:
+    def read(_design: Design, state: State, _x: int) -> int:
         # Without LBRs, and in series v2, KVM answers 0 for the two old numbers (kvm-series.md row 21).
-        if not design.virtual_ler or not state.rules.usable:
+        if not state.rules.ler:
             return 0
         return (state.lbr if state.owned else state.guest).ler[at]
 
@@ -89,8 +89,8 @@ def ler_read(at: int) -> Callable[[Design, State, int], int]:
 def ler_write(at: int, address: bool) -> Callable[[Design, Platform, State, int, int], State | None]:
     """Return the write of one LER register."""
 
-    def write(design: Design, platform: Platform, state: State, _x: int, value: int) -> State | None:
-        if not design.virtual_ler or not state.rules.usable or (address and not canonical(platform, value)):
+    def write(_design: Design, platform: Platform, state: State, _x: int, value: int) -> State | None:
+        if not state.rules.ler or (address and not canonical(platform, value)):
             return None
         file = state.lbr if state.owned else state.guest
         ler = Entry._make((*file.ler[:at], value, *file.ler[at + 1 :]))

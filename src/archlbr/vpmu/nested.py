@@ -26,17 +26,17 @@ ENTRY_CAPABILITIES = (vmx.IA32_VMX_ENTRY_CTLS, vmx.IA32_VMX_TRUE_ENTRY_CTLS)
 EXIT_CAPABILITIES = (vmx.IA32_VMX_EXIT_CTLS, vmx.IA32_VMX_TRUE_EXIT_CTLS)
 
 
-def offered(platform: Platform, state: State) -> int:
-    """Return 1 when L1 is offered the two controls."""
-    return int(platform.nested and platform.controls and state.rules.flavour == ARCH)
+def offered(design: Design, platform: Platform, state: State) -> int:
+    """Return 1 when L1 is offered the two controls; series v2 hides them always (P10)."""
+    return int(platform.nested and platform.controls and state.rules.flavour == ARCH and not design.l2_runs_open)
 
 
-def capability(platform: Platform, state: State, index: int) -> int | None:
+def capability(design: Design, platform: Platform, state: State, index: int) -> int | None:
     """Return a VMX capability MSR as L1 reads it, the LBR controls alone, or None for another register."""
     if index in ENTRY_CAPABILITIES:
-        return offered(platform, state) * vmx.VM_ENTRY_LOAD_IA32_LBR_CTL << 32
+        return offered(design, platform, state) * vmx.VM_ENTRY_LOAD_IA32_LBR_CTL << 32
     if index in EXIT_CAPABILITIES:
-        return offered(platform, state) * vmx.VM_EXIT_CLEAR_IA32_LBR_CTL << 32
+        return offered(design, platform, state) * vmx.VM_EXIT_CLEAR_IA32_LBR_CTL << 32
     return None
 
 
@@ -44,7 +44,7 @@ def entered(design: Design, platform: Platform, state: State, launch: NestedEntr
     """Return the state in L2 and 0, or the state unchanged and why VMLAUNCH failed. The vCPU is out meanwhile."""
     if state.nested.active:
         raise InternalError("VMLAUNCH in L2: two levels are modelled")
-    may = offered(platform, state)
+    may = offered(design, platform, state)
     load = launch.entry_controls & vmx.VM_ENTRY_LOAD_IA32_LBR_CTL
     clear = launch.exit_controls & vmx.VM_EXIT_CLEAR_IA32_LBR_CTL
     if (load or clear) and not may:
@@ -70,7 +70,7 @@ def exited(design: Design, platform: Platform, state: State) -> tuple[State, Fie
     nested = state.nested
     if not nested.active:
         raise InternalError("an exit from L2, which does not run")
-    may = offered(platform, state)
+    may = offered(design, platform, state)
     l2_ctl = guest_ctl(design, state)
     ctl = nested.l1_ctl
     if may:
@@ -82,9 +82,9 @@ def exited(design: Design, platform: Platform, state: State) -> tuple[State, Fie
 
 def absent(design: Design, platform: Platform, state: State) -> int:
     """Return 1 when L2 has no LBR registers: the controls are hidden (v12: invalid in guest mode); v2 does not ask."""
-    return int(state.nested.active and not design.l2_runs_open and not offered(platform, state))
+    return int(state.nested.active and not design.l2_runs_open and not offered(design, platform, state))
 
 
-def reflects(platform: Platform, state: State) -> int:
+def reflects(design: Design, platform: Platform, state: State) -> int:
     """Return 1 when L2's access to an LBR register exits to L1: the controls are offered, L1's bitmap intercepts."""
-    return int(state.nested.active and offered(platform, state) and not state.nested.passthrough)
+    return int(state.nested.active and offered(design, platform, state) and not state.nested.passthrough)

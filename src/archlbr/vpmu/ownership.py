@@ -34,13 +34,14 @@ def asked(design: Design, platform: Platform, state: State) -> State:
     if not design.keeps_records and state.offer == FAILS:
         return state
     state = state._replace(event=1)
-    return taken(design, platform, state) if state.offer == FREE and state.loaded else state
+    return taken(design, platform, state, fresh=1) if state.offer == FREE and state.loaded else state
 
 
-def taken(design: Design, platform: Platform, state: State) -> State:
+def taken(design: Design, platform: Platform, state: State, fresh: int = 0) -> State:
     """Return the state with the guest as the owner of the processor's LBRs.
 
     A session of the host's that records is in the way: a design that keeps records leaves the request standing.
+    Otherwise perf resets the registers for a fresh event alone, and only if it is their one user (I3, I6).
     """
     lbr, guest = state.lbr, state.guest
     session = (state.kept.ctl if state.running else lbr.ctl) & msrs.CTL_LBREN
@@ -48,7 +49,7 @@ def taken(design: Design, platform: Platform, state: State) -> State:
         return state
     if design.keeps_records:
         lbr = _moved(guest, lbr)
-    elif not session:
+    elif fresh and not session:
         lbr = _moved(blank(guest), lbr)
     ctl = guest_ctl(design, state)
     state = state._replace(owned=1)

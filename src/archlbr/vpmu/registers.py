@@ -137,7 +137,7 @@ LER_TO_IP = Register(
 )
 LER_INFO = Register(
     msrs.IA32_LER_INFO,
-    exists=_arch,
+    exists=lambda state: bool(_arch(state) and state.rules.ler),
     reachable=always,
     reset=zero,
     read=ler_read(INFO_AT),

@@ -64,7 +64,7 @@ def save(design: Design, platform: Platform, state: State) -> bytes:
         guest_ctl(design, state), guest.depth, *file.ler, file.select, file.tos, state.event,
         guest.xss, state.xcr0, guest.debugctl, pmu.capabilities, guest.smm & 1, state.smram,
         pmu.fixed_ctrl, pmu.global_ctrl, status(state),
-        nested.offered(platform, state), *inner,
+        nested.offered(design, platform, state), *inner,
         pmu.gp, pmu.selects, pmu.fixed, file.stack if rules.usable else (),
     )  # fmt: skip
     return pack(image)
@@ -76,7 +76,7 @@ def restore(design: Design, platform: Platform, state: State, data: bytes, *, xr
     xrstors: write the records as an XRSTORS image instead of one by one.
     """
     image = unpack(data)
-    obstacle = mismatch(platform, state, image)
+    obstacle = mismatch(design, platform, state, image)
     if obstacle:
         raise InputError(f"cannot restore this vCPU: {obstacle}")
     inner = Nested(
@@ -194,7 +194,7 @@ def _series(design: Design, platform: Platform, state: State, msr: Msr, values: 
     return state
 
 
-def mismatch(platform: Platform, state: State, image: Image) -> str:
+def mismatch(design: Design, platform: Platform, state: State, image: Image) -> str:
     """Return what the target lacks of what the source's guest was told of, or ""."""
     rules = state.rules
     here = rules.flavour if rules.usable else NO_LBRS
@@ -222,7 +222,7 @@ def mismatch(platform: Platform, state: State, image: Image) -> str:
     if len(image.msr_gp_counters) != rules.gp or len(image.msr_fixed_counters) != rules.fixed:
         theirs = f"{len(image.msr_gp_counters)} + {len(image.msr_fixed_counters)}"
         return f"the source has {theirs} counters, the target {rules.gp} + {rules.fixed}"
-    if image.nested_offered != nested.offered(platform, state):
+    if image.nested_offered != nested.offered(design, platform, state):
         return "one of the two hosts offers L1 the LBR controls and the other does not"
     return ""
 

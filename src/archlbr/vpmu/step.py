@@ -60,10 +60,10 @@ def _rdmsr(design: Design, platform: Platform, state: State, action: lbr.Rdmsr) 
     if state.nested.active and index in registers.LBR_INDICES:
         if nested.absent(design, platform, state):
             return state, GP
-        if nested.reflects(platform, state):
+        if nested.reflects(design, platform, state):
             return state, actions.Reflected()
     if index not in registers.BY_INDEX:
-        capability = nested.capability(platform, state, index)
+        capability = nested.capability(design, platform, state, index)
         if capability is not None:
             return state, Value(capability)
     value = registers.rdmsr(design, state, index)
@@ -77,7 +77,7 @@ def _wrmsr(design: Design, platform: Platform, state: State, action: lbr.Wrmsr) 
     if state.nested.active and index in registers.LBR_INDICES:
         if nested.absent(design, platform, state):
             return state, GP
-        if nested.reflects(platform, state):
+        if nested.reflects(design, platform, state):
             return state, actions.Reflected()
     after = registers.wrmsr(design, platform, state, index, action.value)
     if after is None:

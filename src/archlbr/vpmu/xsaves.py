@@ -40,6 +40,6 @@ def execute(
         return with_lbr(state, lbr), outcome
     guest, outcome = facility.step(state.rules.facility, state.guest, action)
     state = with_guest(state, guest)
-    if enabled(state.rules.flavour, guest) and not state.event:
+    if design.xrstors_asks and enabled(state.rules.flavour, guest) and not state.event:
         state = asked(design, platform, state)
     return state, outcome

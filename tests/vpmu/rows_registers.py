@@ -1,0 +1,417 @@
+"""Rows 20 to 25, 27 to 45, 47, 55, 57, 62, 64 and 66 to 69: registers, recording, XSAVES."""
+
+from __future__ import annotations
+
+from archlbr.vpmu.actions import CpuidInstruction, Deny, DumpVmcs, Grant, HostControl, Rdpmc, Release, Xsetbv
+from tests.vpmu.parts import (
+    CALL,
+    CTL,
+    DEBUGCTL,
+    DEPTH,
+    FROM,
+    INFO,
+    LBR_XSS,
+    LER_FROM,
+    LER_INFO,
+    LER_TO,
+    OLD_FROM,
+    SELECT,
+    TO,
+    TOS,
+    XSS,
+    leaves,
+    old_part,
+)
+from tests.vpmu.table import row
+
+ONE_LEAF = {ebx: leaves(leaf1c=leaves().leaf1c._replace(ebx=ebx)) for ebx in (0, 3, 5, 6)}
+LEGAL = [1, 2, 4, 6, 7, 8, 9, *(1 << bit for bit in range(16, 23)), 0x7F000F]
+ILLEGAL = [1 << bit for bit in (*range(4, 16), *range(23, 64))]
+HIGH = 0xFFFF_8000_0000_0000
+
+
+@row("19 legacy registers on an architectural part", {"#GP"})
+def _(make, _design):
+    v = make()
+    return {v.rd(SELECT), v.rd(TOS), v.rd(OLD_FROM), v.wr(SELECT, 0)}
+
+
+@row("20 index at and above DEPTH", ({"#GP"}, 0))
+def _(make, _design):
+    v = make()
+    return {v.rd(block + 32) for block in (FROM, TO, INFO)} | {v.wr(FROM + 63, 0)}, v.rd(FROM + 31)
+
+
+@row("20 index above a DEPTH of 8", (0, "#GP", "#GP", 8), ("#GP", "#GP", "#GP", 0))
+def _(make, design):
+    v = make(guest=leaves((8,)) if not design.highest_depth_only else leaves(leaf1c=None))
+    v.wr(CTL, 7)
+    return v.rd(FROM + 7), v.rd(FROM + 8), v.wr(TO + 8, 0), v.state.vmcs.passthrough
+
+
+@row("21 LER is the guest's", (0x1234, HIGH, 7 << 56, "#GP", 0x1234), (0, 0, "#GP", "#GP", 0))
+def _(make, _design):
+    v = make()
+    v.wr(LER_FROM, 0x1234), v.wr(LER_TO, HIGH), v.wr(LER_INFO, 7 << 56)
+    seen = v.rd(LER_FROM), v.rd(LER_TO), v.rd(LER_INFO), v.wr(LER_FROM, 1 << 62)
+    return *seen, v.hi(LER_FROM)
+
+
+@row("21 LER without LBRs", (0, 0, "#GP"))
+def _(make, _design):
+    v = make(guest=leaves(leaf1c=None))
+    return v.rd(LER_FROM), v.rd(LER_TO), v.rd(LER_INFO)
+
+
+@row("22 DEPTH", 32)
+def _(make, _design):
+    return make().rd(DEPTH)
+
+
+@row("23 DEPTH written wipes", ([0x10, 0x30], "ok", [0, 0], [0, 0]))
+def _(make, _design):
+    v = make()
+    v.wr(CTL, 0x7F0007)
+    v.enter()
+    v.branch(0x30, 0x40)
+    v.branch(0x10, 0x20)
+    return v.froms(2), v.wr(DEPTH, 32), v.froms(2), [v.rd(TO), v.rd(INFO)]
+
+
+@row("24 other depths", ({"#GP"}, 32, 0x10))
+def _(make, _design):
+    v = make()
+    v.wr(CTL, 7)
+    v.wr(FROM, 0x10)
+    return {v.wr(DEPTH, value) for value in (0, 8, 16, 33, 64, 1 << 63)}, v.rd(DEPTH), v.rd(FROM)
+
+
+@row("25 userspace and another depth", ("refused", "ok", 32))
+def _(make, _design):
+    v = make()
+    return v.hi(DEPTH, 8), v.hi(DEPTH, 32), v.hi(DEPTH)
+
+
+@row("27 CTL after creation", 0)
+def _(make, _design):
+    return make().rd(CTL)
+
+
+@row("28 legal values of CTL", LEGAL)
+def _(make, _design):
+    v = make()
+    v.enter()
+    return [v.rd(CTL) for value in LEGAL if v.wr(CTL, value) == "ok"]
+
+
+@row("29 illegal bits of CTL", ({"#GP"}, 6))
+def _(make, _design):
+    v = make()
+    v.wr(CTL, 6)
+    return {v.wr(CTL, value) for value in ILLEGAL}, v.rd(CTL)
+
+
+@row("30 no CPL filter", ("#GP", "#GP", "ok"))
+def _(make, _design):
+    v = make(guest=ONE_LEAF[6])
+    return v.wr(CTL, 2), v.wr(CTL, 4), v.wr(CTL, 1)
+
+
+@row("31 no branch filter", {"#GP"})
+def _(make, _design):
+    v = make(guest=ONE_LEAF[5])
+    return {v.wr(CTL, 1 << bit) for bit in range(16, 23)}
+
+
+@row("32 no call-stack mode", ("#GP", "ok"))
+def _(make, _design):
+    v = make(guest=ONE_LEAF[3])
+    return v.wr(CTL, 8), v.wr(CTL, 0x7F0007)
+
+
+@row("33 nothing but LBREn", ("ok", "ok", "#GP"))
+def _(make, _design):
+    v = make(guest=ONE_LEAF[0])
+    return v.wr(CTL, 1), v.wr(CTL, 0), v.wr(CTL, 2)
+
+
+@row("34 userspace and illegal bits", ({"refused"}, "ok"))
+def _(make, _design):
+    v = make()
+    return {v.hi(CTL, value) for value in ILLEGAL}, v.hi(CTL, 0x7F000F)
+
+
+@row("36 newest first, at most DEPTH", ([0x2700, 0x2600, 0x2500, 0x2400], 0x800))
+def _(make, _design):
+    v = make()
+    v.wr(CTL, 0x7F0007)
+    v.run(*((0x100 * n, 0x100 * n + 0x80) for n in range(40)))
+    return v.froms(4), v.rd(FROM + 31)
+
+
+@row("37 USR only", [0x10, 0])
+def _(make, _design):
+    v = make()
+    v.wr(CTL, 0x7F0005)
+    v.enter()
+    v.branch(0x10, 0x20, cpl=3)
+    v.branch(HIGH, HIGH + 8, cpl=0)
+    return v.froms(2)
+
+
+@row("38 OS only", [HIGH, 0])
+def _(make, _design):
+    v = make()
+    v.wr(CTL, 0x7F0003)
+    v.enter()
+    v.branch(HIGH, HIGH + 8, cpl=0)
+    v.branch(0x10, 0x20, cpl=3)
+    return v.froms(2)
+
+
+@row("39 one filter bit at a time", [[kind] for kind in range(1, 8)])
+def _(make, _design):
+    seen = []
+    for bit in range(16, 23):
+        v = make()
+        v.wr(CTL, 1 << bit | 7)
+        v.enter()
+        for kind in range(1, 8):
+            v.branch(kind, 0x100, kind)
+        seen.append([source for source in v.froms(8) if source])
+    return seen
+
+
+@row("40 call-stack mode", ([0x20, 0x10, 0], [0x10, 0, 0]))
+def _(make, _design):
+    v = make()
+    v.wr(CTL, 0x38000F)
+    v.enter()
+    v.branch(0x10, 0x100, CALL)
+    v.branch(0x20, 0x200, CALL)
+    before = v.froms(3)
+    v.branch(0x208, 0x28, 6)
+    return before, v.froms(3)
+
+
+@row("41 LBREn cleared", ([0x10, 0], [0x10, 0]))
+def _(make, _design):
+    v = make()
+    v.wr(CTL, 0x7F0007)
+    v.enter()
+    v.branch(0x10, 0x20)
+    v.wr(CTL, 0x7F0006)
+    before = v.froms(2)
+    v.branch(0x30, 0x40)
+    return before, v.froms(2)
+
+
+@row("43 written and read back, passed through", ("ok", 0x10, HIGH, 0x123))
+def _(make, _design):
+    v = make()
+    v.wr(CTL, 1)
+    v.enter()
+    v.wr(CTL, 0)
+    return v.wr(FROM + 3, 0x10), v.rd(FROM + 3), v.wr(TO, HIGH) == "ok" and v.rd(TO), v.wr(INFO, 0x123) and v.rd(INFO)
+
+
+@row("43 written and read back, intercepted", ("ok", 0x10, 0))
+def _(make, _design):
+    v = make()
+    return v.wr(FROM + 3, 0x10), v.rd(FROM + 3), v.state.owned
+
+
+@row("43 addresses that are not canonical", ("#GP", "#GP"))
+def _(make, _design):
+    v = make()
+    return v.wr(FROM, 1 << 47), v.wr(TO, HIGH - 1)
+
+
+@row("46 the request is denied", ("ok", 7, 0, 0), ("ok", 7, 0, 0))
+def _(make, _design):
+    v = make()
+    v.do(Deny())
+    return v.wr(CTL, 7), v.rd(CTL), v.rd(FROM), v.state.owned
+
+
+@row("47 what passes through", (0, 32, 0, 32))
+def _(make, _design):
+    v = make()
+    before = v.state.vmcs.passthrough
+    v.wr(CTL, 1)
+    owned = v.state.vmcs.passthrough
+    v.enter()
+    v.do(Release())
+    released = v.state.vmcs.passthrough
+    v.do(Grant())
+    return before, owned, released, v.state.vmcs.passthrough
+
+
+@row("55 DEBUGCTL bit 0", ("ok", 0, 7))
+def _(make, _design):
+    v = make()
+    v.wr(CTL, 7)
+    return v.wr(DEBUGCTL, 1), v.rd(DEBUGCTL), v.rd(CTL)
+
+
+@row("55 other bits of DEBUGCTL", {0: "ok", 1: "ok", 11: "ok"})
+def _(make, _design):
+    outcomes = {bit: make().wr(DEBUGCTL, 1 << bit) for bit in range(64)}
+    return {bit: outcome for bit, outcome in outcomes.items() if outcome == "ok"}
+
+
+@row("57 legacy LBRs", ("ok", 1, [0x10, 0x30], 1, 0x30, "ok", 0))
+def _(_make, design):
+    v = old_part(design)
+    outcome = v.wr(DEBUGCTL, 1)
+    v.enter()
+    v.branch(0x10, 0x20)
+    v.branch(0x30, 0x40)
+    seen = outcome, v.rd(DEBUGCTL), [v.rd(OLD_FROM + 1), v.rd(OLD_FROM + 2)]
+    return *seen, v.state.owned, v.hi(OLD_FROM + 2) if v.hi(OLD_FROM + 2) != "refused" else 0, v.wr(TOS, 0), v.rd(TOS)
+
+
+@row("57 legacy LBRs, another's", (0, "ok", 0), (0, "ok", 0))
+def _(_make, design):
+    v = old_part(design)
+    v.do(Release())
+    v.wr(DEBUGCTL, 1)
+    v.run((0x10, 0x20))
+    seen = v.rd(OLD_FROM + 1), v.wr(TOS, 0)
+    return *seen, v.state.lbr.stack[1].source if design.keeps_records else 0
+
+
+@row("62 XSS and CPUID.0DH.1:EBX", (576, "ok", 576 + 808, "ok", 576, (0x328, 0, 1, 0)))
+def _(make, _design):
+    v = make()
+    leaf = CpuidInstruction(0xD, 1)
+    before = v.do(leaf)[1]
+    grown = v.wr(XSS, LBR_XSS), v.do(leaf)[1]
+    back = v.wr(XSS, 0), v.do(leaf)[1]
+    return before, *grown, *back, v.do(CpuidInstruction(0xD, 15))
+
+
+@row("62 no other leaf is touched", True)
+def _(make, _design):
+    v = make()
+    asked = [CpuidInstruction(*leaf) for leaf in ((1,), (7,), (0xA,), (0xD, 0), (0xD, 2), (0xD, 15), (0x1C,))]
+    before = [v.do(leaf) for leaf in asked]
+    v.wr(XSS, LBR_XSS)
+    return before == [v.do(leaf) for leaf in asked]
+
+
+@row("62 XCR0 counts too", ("ok", 832, 1640, "#GP", "#GP"))
+def _(make, _design):
+    v = make()
+    outcome, leaf = v.do(Xsetbv(7)), CpuidInstruction(0xD, 1)
+    small = v.do(leaf)[1]
+    v.wr(XSS, LBR_XSS)
+    return outcome, small, v.do(leaf)[1], v.do(Xsetbv(6)), v.do(Xsetbv(1 << 9 | 1))
+
+
+@row("64 XSS, bit by bit", {15: "ok"})
+def _(make, _design):
+    outcomes = {bit: make().wr(XSS, 1 << bit) for bit in range(64)}
+    return {bit: outcome for bit, outcome in outcomes.items() if outcome == "ok"}
+
+
+@row(
+    "66 XSAVES, clear, XRSTORS", ({"xstate": LBR_XSS, "ctl": 7, "depth": 32, "froms": [0x10, 0x30]}, "ok", 7, [0x10, 0])
+)
+def _(make, _design):
+    v = make()
+    v.wr(XSS, LBR_XSS)
+    v.wr(CTL, 7)
+    v.wr(FROM, 0x10)
+    v.wr(FROM + 1, 0x30)
+    image = v.xsaves()
+    v.wr(DEPTH, 32)
+    v.wr(CTL, 0)
+    return image, v.xrstors(7, 32, (0x10, 0x20, 0)), v.rd(CTL), v.froms(2)
+
+
+@row("67 XRSTORS of another DEPTH", ("ok", 32, [0, 0]))
+def _(make, _design):
+    v = make()
+    v.wr(XSS, LBR_XSS)
+    v.wr(CTL, 7)
+    v.wr(FROM, 0x99)
+    return v.xrstors(7, 16, (0x10, 0x20, 0)), v.rd(DEPTH), v.froms(2)
+
+
+@row("68 LBREn by XRSTORS", ("ok", 7, 1, 1), ("ok", 7, 0, 0))
+def _(make, _design):
+    v = make()
+    v.wr(XSS, LBR_XSS)
+    outcome = v.xrstors(7, 32)
+    return outcome, v.rd(CTL), v.state.event, v.state.owned
+
+
+@row(
+    "69 XSAVES while the host owns",
+    ([0x10], {"xstate": LBR_XSS, "ctl": 6, "depth": 32, "froms": [0x77, 0]}),
+    ([0x10], {"xstate": LBR_XSS, "ctl": 6, "depth": 32, "froms": [0x10, 0]}),
+)
+def _(make, _design):
+    v = make()
+    v.wr(XSS, LBR_XSS)
+    host_records(v)
+    v.wr(CTL, 6)
+    if v.state.vmcs.xss_exiting:
+        v.wr(FROM, 0x77)
+    return v.hardware[:1], v.xsaves()
+
+
+@row("69 XRSTORS while the host owns", ("ok", 0x55, [0x10]), ("ok", 0x55, [0x55]))
+def _(make, _design):
+    v = make()
+    v.wr(XSS, LBR_XSS)
+    host_records(v)
+    outcome = v.xrstors(6, 32, (0x55, 0x66, 0))
+    return outcome, v.rd(FROM), v.hardware[:1]
+
+
+@row("69 XRSTORS round the guest's leaf", ("#GP", 1), ("ok", 7))
+def _(make, _design):
+    v = make(guest=ONE_LEAF[6])
+    v.wr(XSS, LBR_XSS)
+    v.wr(CTL, 1)
+    return v.xrstors(7, 32), v.rd(CTL)
+
+
+@row("103 dump_vmcs", (True, False))
+def _(make, _design):
+    v, hidden = make(), make({"entry_controls": 0}, leaves(leaf1c=None))
+    return "LBR_CTL = 0x" in v.do(DumpVmcs()), "LBR_CTL = 0x" in hidden.do(DumpVmcs())
+
+
+@row("103 the field in the dump", "LBR_CTL = 0x0000000000000007")
+def _(make, _design):
+    v = make()
+    v.wr(CTL, 7)
+    return v.do(DumpVmcs()).splitlines()[-1]
+
+
+@row("RDPMC", (5, 9, "#GP", "#GP"))
+def _(make, _design):
+    v = make()
+    v.wr(0xC1, 5)
+    v.wr(0x309, 9)
+    return v.do(Rdpmc(0)), v.do(Rdpmc(1 << 30)), v.do(Rdpmc(8)), v.do(Rdpmc(1 << 30 | 4))
+
+
+@row("CPL 3", {"#GP"})
+def _(make, _design):
+    v = make()
+    return {v.rd(CTL, 3), v.wr(CTL, 1, 3)}
+
+
+def host_records(v):
+    """Perf's session takes the LBRs and has recorded one branch of the host's."""
+    from archlbr.lbr.actions import Branch
+    from archlbr.vpmu.actions import HostBranch
+
+    v.do(Release())
+    v.do(HostControl(0x7F0007))
+    v.do(HostBranch(Branch(0x10, 0x20, 1)))
+    v.do(HostControl(0))
