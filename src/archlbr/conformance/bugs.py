@@ -33,6 +33,19 @@ _ENTRIES = {
 _IMAGE_DEPTH = xsave.COMPONENT_OFFSET + xsave.DEPTH
 
 
+class OnSomeHost(Wrapped):
+    """A bug that only hosts of one facility have."""
+
+    def __init__(self, inside: Target) -> None:
+        super().__init__(inside)
+        self.legacy = False
+
+    def start(self, setup: q.Setup) -> Answer:
+        """Keep which facility the host has."""
+        self.legacy = setup.host is not None and not setup.host.arch_lbr
+        return super().start(setup)
+
+
 class NoComponentSize(Wrapped):
     """CPUID shows the facility, and component 15 with a size of 0."""
 
@@ -51,7 +64,7 @@ class XssFaults(Wrapped):
         return super().execute(instruction)
 
 
-class LegacyPassedThrough(Wrapped):
+class LegacyPassedThrough(OnSomeHost):
     """Legacy registers pass through on a processor that does not have them."""
 
     def look(self, place: q.Place, at: int) -> Answer:
@@ -60,26 +73,17 @@ class LegacyPassedThrough(Wrapped):
 
     def execute(self, instruction: q.Instruction) -> Answer:
         """Let an access reach the hardware, where it kills the guest's entry rather than faulting in the guest."""
-        if isinstance(instruction, q.Rdmsr | q.Wrmsr) and instruction.msr in _LEGACY:
+        if isinstance(instruction, q.Rdmsr | q.Wrmsr) and instruction.msr in _LEGACY and not self.legacy:
             return VmFail(33)
         return super().execute(instruction)
 
 
-class DebugctlKillsGuest(Wrapped):
+class DebugctlKillsGuest(OnSomeHost):
     """Setting DEBUGCTL.LBR without legacy LBRs crashes the guest."""
-
-    def __init__(self, inside: Target) -> None:
-        super().__init__(inside)
-        self._legacy = False
-
-    def start(self, setup: q.Setup) -> Answer:
-        """Keep which facility the host has."""
-        self._legacy = setup.host is not None and not setup.host.arch_lbr
-        return super().start(setup)
 
     def execute(self, instruction: q.Instruction) -> Answer:
         """Let the entry after it fail."""
-        if isinstance(instruction, q.Wrmsr) and instruction.msr == _DEBUGCTL and instruction.value & ~self._legacy & 1:
+        if isinstance(instruction, q.Wrmsr) and instruction.msr == _DEBUGCTL and instruction.value & ~self.legacy & 1:
             return VmFail(33)
         return super().execute(instruction)
 
@@ -117,21 +121,12 @@ class EventStaysActive(Wrapped):
         return super().look(place, at)
 
 
-class LegacyNeverWorked(Wrapped):
+class LegacyNeverWorked(OnSomeHost):
     """The legacy facility is offered where it cannot work: the enable bit is kept and nothing is recorded."""
-
-    def __init__(self, inside: Target) -> None:
-        super().__init__(inside)
-        self._legacy = False
-
-    def start(self, setup: q.Setup) -> Answer:
-        """Keep which facility the host has."""
-        self._legacy = setup.host is not None and not setup.host.arch_lbr
-        return super().start(setup)
 
     def branch(self, branch: q.Branch) -> Answer:
         """Record nothing there."""
-        return DONE if self._legacy else super().branch(branch)
+        return DONE if self.legacy else super().branch(branch)
 
 
 class OnWithoutPmu(Wrapped):

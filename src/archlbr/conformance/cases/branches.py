@@ -181,7 +181,22 @@ _STOP = (
         w.G,
         (w.wr(w.CTL, ALL), w.jump(*A), w.wr(w.CTL, ALL & ~1), *_IDLE, *entry(0, A)),
         42,
-        (Known("series-v2", 9, w.reads(0), _LOST), Known("series-v2", 10, w.reads(0), _LOST)),
+    ),
+    Case(
+        "branch-stop-then-host",
+        "the records outlive a session of the host's with LBREn = 0",
+        "derived; SC P14",
+        w.G,
+        (
+            w.wr(w.CTL, ALL),
+            w.jump(*A),
+            w.wr(w.CTL, ALL & ~1),
+            *w.let(q.Event.SCHED_OUT, q.Event.SCHED_IN),
+            *w.let(q.Event.HOST_PINNED, q.Event.HOST_BRANCH, q.Event.HOST_PINNED_GONE),
+            *entry(0, A),
+        ),
+        42,
+        (Known("series-v2", 8, w.reads(q.HOST_FROM), _LOST), Known("series-v2", 9, w.reads(q.HOST_TO), _LOST)),
     ),
     Case(
         "branch-enable-again",

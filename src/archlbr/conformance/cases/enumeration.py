@@ -43,7 +43,10 @@ def _common(host: q.Host, instead: Expectation) -> tuple[Known, ...]:
     return (Known("series-v2", 0, instead, OPT_OUT),) if host.vendor == "amd" or not host.pmu else ()
 
 
-_XSS_ALONE = (Known("series-v2", 0, w.any_leaf, "the supported XSS asks for the two controls alone (P11)"),)
+_XSS_ALONE = tuple(
+    Known(design, 0, w.any_leaf, "the supported XSS asks for the two controls alone (P11)")
+    for design in ("series-v2", "archlbr")
+)
 
 
 def _bare(name: str, host: q.Host, row: int, cite: str) -> tuple[Case, ...]:
@@ -106,7 +109,7 @@ _FORMATS = tuple(
         q.Setup(host, w.PLAIN),
         (Step(q.FeatureMsr(w.PERF_CAPABILITIES), w.bits(0x3F, 0)),),
         3,
-        _common(host, w.bits(0x3F, 0x3F)),
+        _common(host, w.bits(0x3F, 0x3F)) if host.pmu else (),
     )
     for name, host, _, _ in _BARE
     if host.arch_lbr

@@ -140,6 +140,7 @@ _LER_READABLE = tuple(
         w.G,
         (w.rd(msr, w.reads(0)),),
         21,
+        (Known("series-v2", 0, w.gp, "LER_INFO is no register of KVM's (v4 text)"),) if name == "INFO" else (),
     )
     for name, msr in (
         ("FROM", msrs.IA32_LER_FROM_IP.index),

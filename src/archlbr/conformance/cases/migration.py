@@ -218,7 +218,7 @@ _SAVABLE = tuple(
         w.G,
         (Step(q.SaveList(), w.any_list), w.wr(msr, value, Savable(msr, 0))),
         70,
-        (Known("series-v2", 1, w.done, _UNLISTED),) if msr not in (w.CTL, w.DEPTH, w.XSS) else (),
+        (Known("series-v2", 1, w.done, _UNLISTED),) if name == "DEBUGCTL" or (name, msr) in w.RECORDS else (),
     )
     for name, msr, value in (
         ("CTL", w.CTL, 7),

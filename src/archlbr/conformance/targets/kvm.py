@@ -37,9 +37,9 @@ CPUINFO: Final = Path("/proc/cpuinfo")
 class KvmProcess:
     """The process that talks to the device; InputError when it cannot use it, or does not answer in time."""
 
-    def __init__(self, device: str, seconds: float = SECONDS) -> None:
+    def __init__(self, device: str) -> None:
         self._device = device
-        self._seconds = seconds
+        self._seconds = SECONDS
         self._child = subprocess.Popen(
             [sys.executable, "-m", PROCESS, device],
             stdin=subprocess.PIPE,
@@ -189,7 +189,8 @@ class KvmTarget:
                 for at, value in stores:
                     self._ask("store", at, value)
                 report, done = self._run("xrstors"), DONE
-        return _fault(report) or done
+        fault = _fault(report)
+        return done if fault is None else fault
 
     def branch(self, branch: q.Branch) -> Answer:
         """Never asked: `lacks` names it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from archlbr.arch import xsave
-from archlbr.arch.outcomes import DONE, GP, UD, GeneralProtection, Image, UndefinedOpcode, Value
+from archlbr.arch.outcomes import DONE, GP, UD, Done, GeneralProtection, Image, UndefinedOpcode, Value
 from archlbr.conformance import questions as q
 from archlbr.conformance.answers import Registers
 from archlbr.conformance.targets.model import ModelTarget
@@ -77,7 +77,10 @@ class MachineTarget(Wrapped):
                 self._store(stores)
                 report = self._guest.run("xrstors")
                 done = DONE
-        return self._diverted or _fault(report) or done
+        if self._diverted is not None:
+            return self._diverted
+        fault = _fault(report)
+        return done if fault is None else fault
 
     def branch(self, branch: q.Branch) -> Answer:
         """Let the guest's code take a branch, and report it as executed."""
@@ -96,7 +99,7 @@ class MachineTarget(Wrapped):
 
     def wrmsr(self, msr: int, value: int) -> bool:
         """Answer WRMSR."""
-        return self._stepped(lbr.Wrmsr(msr, value)) == DONE
+        return isinstance(self._stepped(lbr.Wrmsr(msr, value)), Done)
 
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """Answer CPUID."""
@@ -113,11 +116,11 @@ class MachineTarget(Wrapped):
     def xrstors(self, area: bytes) -> int:
         """Answer XRSTORS."""
         answer = self._stepped(lbr.Xrstors(area[: xsave.AREA_SIZE]))
-        return 0 if answer == DONE else _vector(answer)
+        return 0 if isinstance(answer, Done) else _vector(answer)
 
     def _stepped(self, action: vpmu.Action) -> Answer:
         answer = self.inside.act(action)
-        if not isinstance(answer, GeneralProtection | UndefinedOpcode | Value | Image | Registers) and answer != DONE:
+        if not isinstance(answer, Done | GeneralProtection | UndefinedOpcode | Value | Image | Registers):
             # The instruction left the guest for good: an exit to L1, a failed entry. No guest code sees the end of it.
             self._diverted = answer
         return answer

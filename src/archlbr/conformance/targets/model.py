@@ -85,7 +85,7 @@ class ModelTarget:
         for self._now in range(setup.vcpus):
             self._vcpus.append(boot(self.design, self.platform, as_cpuid(_PLAIN)))
             answer = self._boot(as_cpuid(setup.guest))
-            if answer != DONE:
+            if not isinstance(answer, Done):
                 return answer
             # A format that the host does not have is refused; the guest then goes without.
             self.act(vpmu.HostWrite(msrs.IA32_PERF_CAPABILITIES.index, setup.guest.lbr_format))
@@ -178,6 +178,8 @@ class ModelTarget:
                 self.act(vpmu.SchedOut())
                 self.state = self.state._replace(lbr=initial(self.platform.facility))
                 self.act(vpmu.SchedIn())
+            case q.Event.L2_EXIT if not self.state.nested.active:
+                return FAILED  # it was not entered
             case q.Event.MIGRATE:
                 snapshot = save(self.design, self.platform, self.state)
                 cpuid = self.state.cpuid
