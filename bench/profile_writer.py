@@ -102,24 +102,32 @@ def run(job: str, samples: int) -> tuple[float, int]:
     return float(seconds), int(kib)
 
 
-def main() -> None:
-    """Measure every job and print the table."""
-    if sys.argv[1:2] == ["--job"]:
-        measure(sys.argv[2], int(sys.argv[3]))
-        return
-    samples = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    print(f"{samples} samples of {DEPTH} entries, median of {rounds} (fastest to slowest)\n")
-    print("| job | samples a second | MiB more at a tenth | MiB more at all |")
-    print("|---|---|---|---|")
+def table(samples: int = 1_000_000, rounds: int = 3) -> list[str]:
+    """Measure every job and return the lines of the table."""
+    lines = [
+        f"{samples:,} samples of {DEPTH} entries, median of {rounds} (slowest to fastest); memory is the growth of the "
+        "peak, at a tenth of the samples and at all.",
+        "",
+        "| job | samples a second | MiB at a tenth | MiB at all |",
+        "|---|---|---|---|",
+    ]
     for job in JOBS:
         runs = [run(job, samples) for _ in range(rounds)]
         rates = sorted(samples / seconds for seconds, _ in runs)
         small = run(job, samples // 10)[1]
-        print(
-            f"| {job} | {statistics.median(rates):,.0f} ({rates[-1]:,.0f} to {rates[0]:,.0f}) "
+        lines.append(
+            f"| {job} | {statistics.median(rates):,.0f} ({rates[0]:,.0f} to {rates[-1]:,.0f}) "
             f"| {small / 1024:.1f} | {max(kib for _, kib in runs) / 1024:.1f} |"
         )
+    return lines
+
+
+def main() -> None:
+    """Measure one job in this process, or every job, and print what came out."""
+    if sys.argv[1:2] == ["--job"]:
+        measure(sys.argv[2], int(sys.argv[3]))
+        return
+    print("\n".join(table(*(int(word) for word in sys.argv[1:3]))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""Measure everything and print it; with --write, into docs/benchmarks.md.
+
+python -m bench [--write] [PART...]: the parts are engine, programs, startup and writer.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import engine, profile_writer, programs, startup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+
+PARTS: dict[str, tuple[str, Callable[[], list[str]]]] = {
+    "engine": ("What recording costs", engine.measure),
+    "programs": ("User programs", programs.measure),
+    "startup": ("Start-up", startup.measure),
+    "writer": ("Writing profiles", profile_writer.table),
+}
+BUSY = 0.5
+
+
+def machine() -> str:
+    """Return what was measured on, in a line."""
+    model = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    made = ", ".join(f"{name} {version(name)}" for name in ("unicorn", "numba", "numpy"))
+    return (
+        f"{model}, {len(os.sched_getaffinity(0))} cores, Linux {os.uname().release}, "
+        f"Python {platform.python_version()}, {made}"
+    )
+
+
+def main() -> None:
+    """Run the parts asked for, all by default."""
+    words = sys.argv[1:]
+    wanted = [word for word in words if word != "--write"] or list(PARTS)
+    unknown = [word for word in wanted if word not in PARTS]
+    if unknown:
+        sys.exit(f"no such part: {' '.join(unknown)}; there are {' '.join(PARTS)}")
+    start = os.getloadavg()[0]
+    lines = [
+        "# Benchmarks",
+        "",
+        "`make bench` prints this; `python -m bench --write` writes it here. Each figure is a median, with the fastest "
+        "and the slowest run in brackets; ratios are medians of the ratios of one round.",
+        "",
+        f"Measured on: {machine()}.",
+    ]
+    print("\n".join(lines), flush=True)
+    for part in wanted:
+        title, measure = PARTS[part]
+        section = ["", f"## {title}", "", *measure()]
+        print("\n".join(section), flush=True)
+        lines += section
+    busy = "Other jobs ran on the machine meanwhile: " if start > BUSY else ""
+    load = f"{busy}the load average was {start:.1f} at the start and {os.getloadavg()[0]:.1f} at the end."
+    closing = ["", load[0].upper() + load[1:]]
+    print("\n".join(closing))
+    if "--write" in words:
+        beside = DOCUMENT.with_suffix(".md.new")
+        beside.write_text("\n".join([*lines, *closing]) + "\n")
+        os.replace(beside, DOCUMENT)
+
+
+if __name__ == "__main__":
+    main()
