@@ -58,4 +58,4 @@ def test_a_native_sample_is_the_vpmu_s(version):
         tally["frozen"] += owned and debugctl >> 11
 
     equal()
-    assert min(tally["entries"], tally["owned"], tally["frozen"]) > 20, tally
+    assert min(tally["entries"], tally["owned"], tally["frozen"]) > 5, tally

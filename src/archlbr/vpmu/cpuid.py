@@ -78,7 +78,7 @@ def supported(design: Design, platform: Platform) -> Cpuid:
     P11, P15); series v2 trusts the host's bit whatever the vendor.
     """
     host = platform.cpuid
-    xss = supported_xss(platform)
+    xss = supported_xss(design, platform)
     components = tuple(row for row in host.components if row[0] != COMPONENT or xss & COMPONENT_BIT)
     leaf0a = host.leaf0a if platform.pmu else Leaf0A()
     offered = offers(design, platform)
@@ -111,12 +111,14 @@ def offers(design: Design, platform: Platform) -> int:
     return int(bool(platform.controls and platform.pmu and platform.vendor == "intel"))
 
 
-def supported_xss(platform: Platform) -> int:
+def supported_xss(design: Design, platform: Platform) -> int:
     """Return the components of IA32_XSS that KVM supports: bit 15, if the host's kernel and both controls allow (P11).
 
+    Component 15 without the feature it saves is offered by series v2 alone, which asks for no more than the controls.
     The other supervisor components have no part in this model (P9: the mask is the host's and KVM's).
     """
-    there = platform.cpuid.leaf0d1.xsaves and platform.facility.xsaves and platform.controls
+    served = platform.controls if design.xss_for_every_guest else offers(design, platform)
+    there = platform.cpuid.leaf0d1.xsaves and platform.facility.xsaves and served
     return platform.xss & COMPONENT_BIT if there else 0
 
 
@@ -148,7 +150,7 @@ def rules(design: Design, platform: Platform, cpuid: Cpuid, capabilities: int) -
     flavour = platform.facility.format if usable else -1
     facility = _guest_facility(design, platform, cpuid, pmu) if usable else platform.facility
     leaf = cpuid.leaf0a
-    xss = supported_xss(platform)
+    xss = supported_xss(design, platform)
     told = flavour == ARCH and bool(cpuid.leaf0d1.ecx & COMPONENT_BIT)
     if not cpuid.leaf0d1.xsaves or not (told or design.xss_for_every_guest):
         xss = 0

@@ -55,7 +55,7 @@ def save_list(design: Design, platform: Platform) -> tuple[int, ...]:
         listed += [msr.index + x for msr in _PMU for x in range(min(counts.get(msr, 1), msr.count))]
     if design.lists_debugctl:
         listed.append(msrs.IA32_DEBUGCTL.index)
-    if supported_xss(platform):
+    if supported_xss(design, platform):
         listed.append(msrs.IA32_XSS.index)
     if not offers(design, platform):
         return tuple(listed)
