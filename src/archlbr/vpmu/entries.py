@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from archlbr.lbr.legacy import sign_extended
 from archlbr.lbr.state import ARCH, Entry
 from archlbr.vpmu.state import State, with_guest, with_lbr
 
@@ -61,17 +60,22 @@ def entry_write(
         file = file_of(design, state)
         if file is None:
             return state
-        stack = file.stack
-        old = stack[x]
-        entry = Entry._make((*old[:at], value, *old[at + 1 :]))
-        return with_file(design, state, type(file)._make((*file[:2], (*stack[:x], entry, *stack[x + 1 :]), *file[3:])))
+        # Lists, for this is on the hot path and they are changed in place.
+        stack = list(file.stack)
+        entry = list(stack[x])
+        entry[at] = value
+        stack[x] = Entry._make(entry)
+        held = tuple.__new__(type(file), (file.ctl, file.depth, tuple(stack)) + file[3:])  # noqa: RUF005  # faster
+        return with_file(design, state, held)
 
     return write
 
 
 def canonical(platform: Platform, value: int) -> bool:
     """Say whether the processor takes the value for an address (architecture.md 2.4)."""
-    return sign_extended(value, platform.facility.linear_width, 64)
+    width = platform.facility.linear_width
+    high = value >> width - 1
+    return high == 0 or high == (1 << 65 - width) - 1  # faster than a search
 
 
 def ler_read(at: int) -> Callable[[Design, State, int], int]:
