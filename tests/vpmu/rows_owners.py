@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archlbr.lbr.actions import Branch
-from archlbr.vpmu.actions import Close, Grant, HostBranch, HostControl, Release, SchedIn, SchedOut
+from archlbr.vpmu.actions import Close, Grant, HostBranch, HostControl, Release, SchedIn, SchedOut, VcpuLoad, VcpuPut
 from archlbr.vpmu.snapshot import restore, save
 from tests.vpmu.parts import CTL, DEBUGCTL, DEPTH, FROM, LBR_XSS, TO, XSS, leaves
 from tests.vpmu.rows_registers import host_records
@@ -87,6 +87,23 @@ def _(make, _design):
     b.do(SchedOut())
     a.state = a.state._replace(lbr=b.state.lbr)
     a.do(SchedIn())
+    return first, second, a.froms(2)
+
+
+@row("50 two vCPUs on one thread", ([0, 0], [0xB0, 0], [0xA0, 0]), ([0, 0], [0xB0, 0], [0xB0, 0]))
+def _(make, _design):
+    a, b = make(), make()
+    a.wr(CTL, ALL)
+    a.run((0xA0, 0xA8))
+    a.do(VcpuPut())
+    b.state = b.state._replace(lbr=a.state.lbr)
+    b.wr(CTL, ALL)
+    first = b.froms(2)
+    b.run((0xB0, 0xB8))
+    second = b.froms(2)
+    b.do(VcpuPut())
+    a.state = a.state._replace(lbr=b.state.lbr)
+    a.do(VcpuLoad())
     return first, second, a.froms(2)
 
 

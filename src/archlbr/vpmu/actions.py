@@ -163,6 +163,14 @@ class SchedIn(NamedTuple):
     """The vCPU's thread comes in, on the processor whose registers `state.lbr` now holds."""
 
 
+class VcpuPut(NamedTuple):
+    """KVM's vcpu_put() without a change of thread: the thread that runs this vCPU turns to another of its vCPUs."""
+
+
+class VcpuLoad(NamedTuple):
+    """KVM's vcpu_load() on the same thread and processor, with the registers that `state.lbr` now holds."""
+
+
 class HostControl(NamedTuple):
     """Perf writes the processor's IA32_LBR_CTL for a session of the host's, 0 to end it."""
 
@@ -255,7 +263,7 @@ Action: TypeAlias = (
     | CpuidInstruction | Rdpmc | Xsetbv | Count | ReadSmram | VmEntry | VmExit | NestedEntry | NestedExit
     | InjectDebug | InjectVector | InjectNmi | DeliverPmi
     | HostRead | HostWrite | SetCpuid | SupportedCpuid | SaveList | FeatureMsr | DumpVmcs | Close
-    | SchedOut | SchedIn | HostControl | HostBranch | Grant | Release | Deny
+    | SchedOut | SchedIn | VcpuPut | VcpuLoad | HostControl | HostBranch | Grant | Release | Deny
 )  # fmt: skip
 Outcome: TypeAlias = (
     outcomes.Outcome | Refused | Registers | Leaves | Indices | Fields | Overflow | VmFail | Reflected | Text

@@ -126,6 +126,19 @@ def sched_in(design: Design, platform: Platform, state: State) -> State:
     return state
 
 
+def put(design: Design, platform: Platform, state: State) -> State:
+    """Return the state after vcpu_put() on a thread that goes on: perf sees no switch, its event stays ACTIVE.
+
+    A design that keeps records does as at a switch; else the next vCPU of the thread finds this one's records.
+    """
+    return sched_out(design, platform, state) if design.keeps_records else state._replace(loaded=0)
+
+
+def load(design: Design, platform: Platform, state: State) -> State:
+    """Return the state after vcpu_load() on a thread that went on."""
+    return sched_in(design, platform, state) if design.keeps_records else state._replace(loaded=1)
+
+
 def closed(design: Design, platform: Platform, state: State) -> State:
     """Return the state after the vCPU was freed: no event, and the host owns the LBRs (row 102)."""
     return given_up(design, platform, state)._replace(event=0, owned=0, loaded=0)

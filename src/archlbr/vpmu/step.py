@@ -264,6 +264,8 @@ _OUTSIDE: dict[type, Callable[[Design, Platform, State, Any], _Result]] = {
     actions.VmEntry: _vm_entry,
     actions.SchedOut: _event(ownership.sched_out),
     actions.SchedIn: _event(ownership.sched_in),
+    actions.VcpuPut: _event(ownership.put),
+    actions.VcpuLoad: _event(ownership.load),
     actions.Close: _event(ownership.closed),
 }
 
