@@ -10,7 +10,19 @@ from archlbr.perf.filters import looks_like_filter
 
 SAMPLING_VERBS = ("record",)
 # The options of these verbs that take the next word; the first word that is neither is the program.
-VALUE_OPTIONS = {"-j", "--branch-filter", "-c", "--count", "-o", "--output", "--format", "--engine"}
+VALUE_OPTIONS = {
+    "-j",
+    "--branch-filter",
+    "-c",
+    "--count",
+    "-o",
+    "--output",
+    "--format",
+    "--engine",
+    "-e",
+    "--event",
+    "--period-jitter",
+}
 
 
 def spell_out_branch_flag(words: list[str]) -> list[str]:

@@ -49,6 +49,10 @@ def record(
         str, typer.Option("-j", "-b", "--branch-filter", metavar="FILTER", help="Which branches, as perf record -j.")
     ] = "any",
     period: Annotated[int, typer.Option("-c", "--count", metavar="PERIOD", help="Events a sample.")] = PERIOD,
+    jitter: Annotated[
+        int,
+        typer.Option("--period-jitter", metavar="N", min=0, help="Draw each period from N + 1 numbers around PERIOD."),
+    ] = 0,
     event: Annotated[Counted, typer.Option("-e", "--event", help="What the period counts.")] = Counted.BRANCHES,
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="FILE", help="Write here (perf.data).")
@@ -68,7 +72,7 @@ def record(
     from archlbr.recording.sampling import Sampler
 
     chosen = choose(engine)
-    attr, counter = _event(branch_filter, event, period)
+    attr, counter = _event(branch_filter, event, period, jitter)
     path = find_guest(program)
     watch = Stopwatch()
     name = output if output is not None else _DEFAULT_NAME[form]
@@ -102,22 +106,24 @@ def record(
     return status
 
 
-def _event(branch_filter: str, event: Counted, period: int) -> tuple[Attr, Event]:
+def _event(branch_filter: str, event: Counted, period: int, jitter: int) -> tuple[Attr, Event]:
     from archlbr.arch import msrs
     from archlbr.perf.filters import SampleBranch, parse_filter
     from archlbr.profile.perfdata.attr import branch_attr
     from archlbr.recording.sampling import RETIRED, TAKEN, Event
 
     wanted = parse_filter(branch_filter)
+    if jitter and jitter // 2 >= period:
+        raise InputError(f"a jitter of {jitter} around a period of {period} reaches 0: take at most {2 * period - 1}")
     if wanted.sample_type & SampleBranch.KERNEL:
         raise InputError("a user program's kernel is not recorded here: leave k out of the filter")
     if event is Counted.BRANCHES:
         attr = branch_attr("branches", period, wanted.sample_type)
         # BR_INST_RETIRED.NEAR_TAKEN: event C4H, umask 20H (Intel's event list for Golden Cove).
         attr = attr._replace(name="br_inst_retired.near_taken:u", type=_PERF_TYPE_RAW, config=0x20C4)
-        return attr, Event(TAKEN, period, wanted.lbr_ctl | msrs.CTL_LBREN)
+        return attr, Event(TAKEN, period, wanted.lbr_ctl | msrs.CTL_LBREN, jitter)
     attr = branch_attr("instructions:u", period, wanted.sample_type)
-    return attr, Event(RETIRED, period, wanted.lbr_ctl | msrs.CTL_LBREN)
+    return attr, Event(RETIRED, period, wanted.lbr_ctl | msrs.CTL_LBREN, jitter)
 
 
 _PERF_TYPE_RAW = 4

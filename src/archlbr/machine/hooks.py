@@ -38,6 +38,8 @@ NEXT_RETIRED = at.WORDS + 1  # the same for instructions
 PERIOD = at.WORDS + 2
 OWNED = at.WORDS + 3  # the vPMU's ownership of the LBRs
 SAMPLES_USED = at.WORDS + 4
+JITTER = at.WORDS + 5  # each period is PERIOD and 0..JITTER more
+JITTER_STATE = at.WORDS + 6  # the generator's; never 0
 LBR_AT = at.WORDS + 8
 LBR_END = LBR_AT + lbr.COUNT
 SAMPLES_AT = LBR_END
@@ -84,6 +86,20 @@ def _advance_unusually(words: Words, address: Word, size: Word) -> Word:
         words[at.UNUSUAL] &= ~uint64(at.UNUSUAL_REPEATED)
         return uint64(_REPEATED)
     return advance_with_care(words, address, size)
+
+
+# xorshift64 (Marsaglia, Xorshift RNGs, 2003): deterministic, and a sample's only cost.
+@native
+def next_jitter(words: Words) -> Word:
+    """Return how much longer than PERIOD the next period is."""
+    if words[JITTER] == 0:
+        return uint64(0)
+    state = words[JITTER_STATE]
+    state ^= state << uint64(13)
+    state ^= state >> uint64(7)
+    state ^= state << uint64(17)
+    words[JITTER_STATE] = state
+    return state % (words[JITTER] + uint64(1))
 
 
 @native
@@ -174,12 +190,12 @@ def sampling(engine: Word, address: Word, size: Word, pointer: Any) -> None:
     if kind != _NONE:
         _record(words, address, kind)
         if words[at.TAKEN] >= words[NEXT_TAKEN]:
-            words[NEXT_TAKEN] += words[PERIOD]
+            words[NEXT_TAKEN] += words[PERIOD] + next_jitter(words)
             _sample(words, engine, address)
     if words[at.RETIRED] >= words[at.LIMIT]:
         if words[at.RETIRED] >= words[NEXT_RETIRED]:
             # A block longer than the period overflows the counter more than once, and one PMI serves them all.
-            words[NEXT_RETIRED] += words[PERIOD] * (
+            words[NEXT_RETIRED] += next_jitter(words) + words[PERIOD] * (
                 uint64(1) + (words[at.RETIRED] - words[NEXT_RETIRED]) // words[PERIOD]
             )
             _sample(words, engine, address)

@@ -37,12 +37,20 @@ _PMU_VERSION = 5
 TAKEN, RETIRED = at.TAKEN, at.RETIRED
 
 
+# The golden ratio's bits: any start but 0 does (ours, docs/decisions/050).
+JITTER_SEED = 0x9E3779B97F4A7C15
+
+
 class Event(NamedTuple):
-    """What is counted and recorded. position: TAKEN or RETIRED. period: occurrences a sample. ctl: IA32_LBR_CTL."""
+    """What is counted and recorded. position: TAKEN or RETIRED. period: occurrences a sample. ctl: IA32_LBR_CTL.
+
+    jitter: each period is drawn from period - jitter // 2 and the `jitter` numbers behind it.
+    """
 
     position: int
     period: int
     ctl: int
+    jitter: int = 0
 
 
 class Sampler:
@@ -64,7 +72,8 @@ class Sampler:
         self._registers = self.words[hooks.LBR_AT : hooks.LBR_END]
         self._registers[:] = lbr.new_words(architectural(GOLDEN_COVE, _PMU_VERSION))
         self.words[hooks.OWNED] = 1
-        self.words[hooks.PERIOD] = event.period
+        self.words[hooks.PERIOD] = event.period - event.jitter // 2
+        self.words[hooks.JITTER], self.words[hooks.JITTER_STATE] = event.jitter, JITTER_SEED
         self.words[hooks.NEXT_TAKEN] = self.words[hooks.NEXT_RETIRED] = hooks.NEVER
         self._next = hooks.NEXT_TAKEN if event.position == TAKEN else hooks.NEXT_RETIRED
         self.words[self._next] = event.period

@@ -9,14 +9,20 @@ from __future__ import annotations
 from bisect import bisect_right
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from archlbr.errors import InputError
+from archlbr.profile.build_id import build_id
 from archlbr.profile.images import segments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from archlbr.profile.stack import Words
 
 # Elf64_Sym: st_name, st_info, st_other, st_shndx, st_value, st_size.
 SYMBOL = np.dtype(
@@ -24,6 +30,15 @@ SYMBOL = np.dtype(
 )
 FUNCTION_TYPES = (2, 10)  # STT_FUNC, STT_GNU_IFUNC
 UNDEFINED = 0  # SHN_UNDEF
+# Where Debian and Fedora put what was stripped, by build-id.
+DEBUG_FILES = "/usr/lib/debug/.build-id"
+
+
+def debug_file(path: str) -> str:
+    """Return the file that holds what was stripped from an ELF file, empty when there is none."""
+    identity = build_id(path).hex()
+    name = f"{DEBUG_FILES}/{identity[:2]}/{identity[2:]}.debug"
+    return name if identity and Path(name).is_file() else ""
 
 
 class Place(NamedTuple):
@@ -37,7 +52,9 @@ class Place(NamedTuple):
         return f"{self.symbol}+{self.offset:#x}" if self.symbol else f"{self.offset:#x}"
 
 
-class _Function(NamedTuple):
+class Function(NamedTuple):
+    """A function of a file: its first and last + 1 link-time address."""
+
     start: int
     end: int
     name: str
@@ -49,31 +66,60 @@ class SymbolFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._segments: tuple[tuple[int, int, int], ...] = ()
-        self._functions: list[_Function] = []
+        self.functions: list[Function] = []
         if Path(path).is_file():
             with suppress(InputError, OSError, ELFError):
                 self._segments = segments(path)
-                with open(path, "rb") as stream:
-                    self._functions = _read(ELFFile(stream))
-        self._starts = [function.start for function in self._functions]
+                self.functions = _best(path)
+        self._starts = [function.start for function in self.functions]
+        self._ends = np.array([function.end for function in self.functions], dtype=np.uint64)
 
     def place(self, offset: int) -> Place:
         """Return the place at a file offset."""
-        address = self._address(offset)
-        if self._functions:
+        address = self.address(offset)
+        if self.functions:
             at = bisect_right(self._starts, address) - 1
-            if at >= 0 and address < self._functions[at].end:
-                return Place(self.path, self._functions[at].name, address - self._functions[at].start)
+            if at >= 0 and address < self.functions[at].end:
+                return Place(self.path, self.functions[at].name, address - self.functions[at].start)
         return Place(self.path, "", address)
 
-    def _address(self, offset: int) -> int:
+    def address(self, offset: int) -> int:
+        """Return the link-time address of a file offset; the offset itself where no segment holds it."""
         for start, size, address in self._segments:
             if start <= offset < start + size:
                 return offset - start + address
         return offset
 
+    def offset(self, address: int) -> int:
+        """Return the file offset of a link-time address; the address itself where no segment holds it."""
+        for start, size, first in self._segments:
+            if first <= address < first + size:
+                return address - first + start
+        return address
 
-def _read(elf: ELFFile) -> list[_Function]:
+    def function_numbers(self, offsets: Words) -> NDArray[np.int64]:
+        """Return the index in `functions` of the one that holds each file offset, int64[n], -1 for none."""
+        if not self.functions:
+            return np.full(len(offsets), -1, dtype=np.int64)
+        addresses = offsets.copy()
+        for start, size, first in self._segments:
+            inside = (offsets >= np.uint64(start)) & (offsets < np.uint64(start + size))
+            addresses[inside] = offsets[inside] - np.uint64(start) + np.uint64(first)
+        at = np.searchsorted(np.array(self._starts, dtype=np.uint64), addresses, side="right") - 1
+        return np.where((at >= 0) & (addresses < self._ends[at]), at, -1)
+
+
+def _best(path: str) -> list[Function]:
+    # A stripped file keeps only what it exports; its debug file has the rest.
+    found: list[Function] = []
+    for candidate in (path, debug_file(path)):
+        if candidate:
+            with suppress(OSError, ELFError), open(candidate, "rb") as stream:
+                found = max(_read(ELFFile(stream)), found, key=len)
+    return found
+
+
+def _read(elf: ELFFile) -> list[Function]:
     for name in (".symtab", ".dynsym"):
         table = elf.get_section_by_name(name)
         if table is not None and (found := _functions(table.data(), elf.get_section(table["sh_link"]).data())):
@@ -81,7 +127,7 @@ def _read(elf: ELFFile) -> list[_Function]:
     return []
 
 
-def _functions(table: bytes, names: bytes) -> list[_Function]:
+def _functions(table: bytes, names: bytes) -> list[Function]:
     rows = np.frombuffer(table[: len(table) // SYMBOL.itemsize * SYMBOL.itemsize], dtype=SYMBOL)
     wanted = np.isin(rows["info"] & 15, FUNCTION_TYPES) & (rows["section"] != UNDEFINED)
     # Of aliases the last sorted stays: global before weak before local, so that the usual name wins.
@@ -89,9 +135,9 @@ def _functions(table: bytes, names: bytes) -> list[_Function]:
     rank = np.array([0, 2, 1], dtype=np.int64)[np.minimum(rows["info"] >> 4, 2)]
     rows = rows[np.lexsort((rank, rows["value"]))]
     starts = rows["value"].tolist()
-    found: dict[int, _Function] = {}
+    found: dict[int, Function] = {}
     for start, size, name in zip(starts, rows["size"].tolist(), rows["name"].tolist(), strict=True):
-        found[start] = _Function(
+        found[start] = Function(
             start, start + max(size, 1), names[name : names.index(b"\0", name)].decode("utf-8", "replace")
         )
     return list(found.values())

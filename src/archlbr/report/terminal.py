@@ -1,47 +1,139 @@
 """A summary as plain lines, which fit a terminal, a pipe and a file alike.
 
-Fed by `summary`, printed by the command. Ours.
+Fed by `summary`, `code` and `stacks`, printed by the command. Ours.
 """
 
 from __future__ import annotations
 
 import shlex
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from archlbr.report.summary import short_file
 
 if TYPE_CHECKING:
-    from archlbr.report.summary import HotBranch, Summary
+    from collections.abc import Sequence
+
+    from archlbr.report.code import FunctionCode, Instruction
+    from archlbr.report.stacks import Node, Stacks
+    from archlbr.report.summary import Heat, Summary
     from archlbr.report.symbols import Place
 
-HEADING = ("branches", "mispred", "kind", "from", "to")
+# Frames of a call tree with fewer of all samples than this are left out.
+_SMALLEST = 0.005
 
 
-def render(summary: Summary) -> str:
-    """Return the table of the hottest branches, a heading above it."""
+class By(StrEnum):
+    """What a row of the table is."""
+
+    BRANCH = "branch"
+    FUNCTION = "function"
+    EDGE = "edge"
+    LINE = "line"
+    KIND = "kind"
+    STACK = "stack"
+
+
+def render(summary: Summary, by: By = By.BRANCH) -> str:
+    """Return the table of the hottest rows, a heading above it."""
     lines = [f"{summary.branches:,} branches in {summary.samples:,} samples"]
     if summary.command_line:
         lines.append(f"recorded by: {shlex.join(summary.command_line)}")
     if not summary.hottest:
         return "\n".join([*lines, "no branch was sampled: take a smaller period with -c"])
-    rows = [HEADING, *(_cells(branch, summary.branches) for branch in summary.hottest)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADING) - 1)]
+    heading, rows = _table(summary, by)
+    if not rows:
+        return "\n".join([*lines, "no source line is known: compile with -g, and keep the files where they were"])
+    columns = ("branches", "mispred", *(("cycles",) if summary.timed else ()))
+    whole = [(*columns, *heading), *((*_numbers(heat, summary), *words) for heat, words in rows)]
+    return "\n".join([*lines, *aligned(whole, len(columns))])
+
+
+def _table(summary: Summary, by: By) -> tuple[tuple[str, ...], list[tuple[Heat, tuple[str, ...]]]]:
+    if by is By.FUNCTION:
+        return ("calls", "function"), [
+            (row.heat, (f"{row.calls:,}", function_name(row.place))) for row in summary.functions
+        ]
+    if by is By.EDGE:
+        return ("kind", "from", "to"), [
+            (row.heat, (row.kind, function_name(row.source), function_name(row.target))) for row in summary.edges
+        ]
+    if by is By.LINE:
+        return ("line", "function", "source"), [
+            (row.heat, (str(row.line), function_name(row.function), row.text)) for row in summary.lines
+        ]
+    if by is By.KIND:
+        return ("kind",), [(row.heat, (row.kind,)) for row in summary.kinds]
+    lined = any(row.line for row in summary.hottest)
+    return ("kind", "from", "to", *(("line",) if lined else ())), [
+        (
+            row.heat,
+            (row.kind, _place(row.source), _place(row.target), *((str(row.line or "-"),) if lined else ())),
+        )
+        for row in summary.hottest
+    ]
+
+
+def aligned(rows: Sequence[tuple[str, ...]], numbers: int) -> list[str]:
+    """Return rows as lines: the first `numbers` columns to the right, the others to the left, the last as it is."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
     for row in rows:
-        numbers = (cell.rjust(width) for cell, width in zip(row[:2], widths[:2], strict=True))
-        words = (cell.ljust(width) for cell, width in zip(row[2:4], widths[2:], strict=True))
-        lines.append("  ".join([*numbers, *words, row[4]]))
-    return "\n".join(lines)
+        cells = [
+            cell.rjust(width) if column < numbers else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
-def _cells(branch: HotBranch, total: int) -> tuple[str, str, str, str, str]:
-    return (
-        f"{100 * branch.taken / total:.2f}%",
-        f"{100 * branch.mispredicted / branch.taken:.1f}%",
-        branch.kind,
-        _place(branch.source),
-        _place(branch.target),
-    )
+def _numbers(heat: Heat, summary: Summary) -> tuple[str, ...]:
+    shares = f"{100 * heat.taken / summary.branches:.2f}%", f"{100 * heat.mispredicted / heat.taken:.1f}%"
+    if not summary.timed:
+        return shares
+    return *shares, f"{heat.mean_cycles:.1f}" if heat.mean_cycles is not None else "-"
 
 
 def _place(place: Place) -> str:
     return f"{place} ({short_file(place)})"
+
+
+def function_name(place: Place) -> str:
+    """Return a function and its file, the file alone where the function is not known."""
+    return f"{place.symbol} ({short_file(place)})" if place.symbol else f"[{short_file(place).strip('[]')}]"
+
+
+def render_tree(stacks: Stacks, tree: Sequence[Node]) -> str:
+    """Return the call tree, callers above callees, each with its share of all samples and its own."""
+    total = stacks.samples
+    lines = [f"{total:,} samples, callers first", "  total     own  function"]
+
+    def walk(nodes: Sequence[Node], depth: int) -> None:
+        for node in nodes:
+            if node.total < _SMALLEST * total:
+                continue
+            lines.append(
+                f"{100 * node.total / total:6.2f}% {100 * node.own / total:6.2f}%  "
+                f"{'  ' * depth}{function_name(node.frame)}"
+            )
+            walk(node.callees, depth + 1)
+
+    walk(tree, 0)
+    return "\n".join(lines)
+
+
+def render_code(code: FunctionCode) -> str:
+    """Return a function's disassembly: how often each instruction ran, and what its branches did."""
+    rows: list[tuple[str, ...]] = [("count", "mispred", "address", "instruction", "line")]
+    before = None
+    for number, block in enumerate(code.blocks):
+        rows.append(("", "", "", f"B{number}:", ""))
+        for row in block.instructions:
+            line = str(row.line) if row.line is not None and row.line != before else ""
+            before = row.line or before
+            rows.append((f"{row.ran:,}", _mispredicted(row), f"{row.address:#x}", f"  {row.text}", line))
+    return "\n".join([function_name(code.place), *aligned(rows, 3)])
+
+
+def _mispredicted(row: Instruction) -> str:
+    return f"{100 * row.heat.mispredicted / row.heat.taken:.1f}%" if row.heat else ""

@@ -1,0 +1,1 @@
+"""What a person sees: the report room and its page."""
