@@ -76,12 +76,13 @@ def profile(
     branches: int = BRANCH_USER | BRANCH_ANY,
     name: str = "perf.data",
     ip: int = 0x401010,
+    build_id: bytes = b"",
 ) -> str:
     """Write a profile of samples with these stacks and return its name."""
     out = str(folder / name)
     with Writer(out, branch_attr("branches", 5, branches), About(command_line=("archlbr", "record", "turn"))) as writer:
         writer.comm(7, 7, 1, "turn", exec=True)
-        writer.mmap2(7, 7, 2, Mapping(0x401000, 0x1000, 0x1000, str(program)))
+        writer.mmap2(7, 7, 2, Mapping(0x401000, 0x1000, 0x1000, str(program), build_id))
         deepest = max(map(len, stacks))
         rows = np.zeros((len(stacks), deepest, 3), dtype=np.uint64)
         for index, stack in enumerate(stacks):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from archlbr.errors import InputError
 from archlbr.profile.edges import pairs
 from archlbr.profile.maps import AddressSpaces
-from archlbr.profile.perfdata.attr import BRANCH_ANY, BRANCH_CALL_STACK
+from archlbr.profile.perfdata.attr import BRANCH_ANY, BRANCH_CALL_STACK, BRANCH_STACK
 from archlbr.profile.perfdata.reader import Reader
 from archlbr.profile.stack import MISPRED, entry_cycles, entry_types
 
@@ -88,6 +89,8 @@ class Locator:
 def count(path: str | os.PathLike[str]) -> Counts:
     """Return a perf.data added up; InputError when it cannot be read or is damaged."""
     with Reader(path) as profile:
+        if not any(row.sample_type & BRANCH_STACK for row in profile.attrs):
+            raise InputError(f"{profile.name} has no branch stacks: record with archlbr record, or perf record -b")
         sideband = profile.sideband()
         locator = Locator(AddressSpaces(sideband))
         kind = profile.attr.branch_sample_type
