@@ -64,7 +64,12 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         required = {name, target.name} & set(config.getoption("--archlbr-require"))
         items.extend(
             CaseItem.from_parent(
-                session, name=f"{target.name}::{case.name}", case=case, asked=target, strict=bool(required)
+                session,
+                name=case.name,
+                nodeid=f"{target.name}::{case.name}",
+                case=case,
+                asked=target,
+                strict=bool(required),
             )
             for case in CASES
         )

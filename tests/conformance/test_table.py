@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-import pytest
-
 from archlbr.conformance import questions as q
 from archlbr.conformance.answers import Bits, Expectation, Holds, Stored
-from archlbr.conformance.case import ANY_STEP, Case
+from archlbr.conformance.case import ANY_STEP
 from archlbr.conformance.cases.table import CASES
 
 COUNT = 896
@@ -34,12 +32,9 @@ def test_no_case_names_a_row_that_is_not_there() -> None:
     assert {case.row for case in CASES} - {0, *ROWS} == set()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_case_says_what_must_hold_and_who_says_so(case: Case) -> None:
-    assert re.fullmatch(r"[A-Za-z0-9_.-]+", case.name)
-    assert case.requirement
-    assert case.cite
-    assert case.steps
+def test_a_case_says_what_must_hold_and_who_says_so() -> None:
+    assert [case.name for case in CASES if not re.fullmatch(r"[A-Za-z0-9_.-]+", case.name)] == []
+    assert [case.name for case in CASES if not (case.requirement and case.cite and case.steps)] == []
 
 
 # What any answer of its kind meets.

@@ -43,10 +43,7 @@ def _common(host: q.Host, instead: Expectation) -> tuple[Known, ...]:
     return (Known("series-v2", 0, instead, OPT_OUT),) if host.vendor == "amd" or not host.pmu else ()
 
 
-_XSS_ALONE = tuple(
-    Known(design, 0, w.any_leaf, "the supported XSS asks for the two controls alone (P11)")
-    for design in ("series-v2", "archlbr")
-)
+_XSS_ALONE = (Known("series-v2", 0, w.any_leaf, "the supported XSS asks for the two controls alone (P11)"),)
 
 
 def _bare(name: str, host: q.Host, row: int, cite: str) -> tuple[Case, ...]:
