@@ -17,7 +17,7 @@ def test_check_prints_a_table_and_lines_that_replay() -> None:
     assert told.status == 1
     text = told.out.decode()
     assert re.search(r"^S1 +violated +holds$", text, re.MULTILINE)
-    assert re.search(r"^G1 +holds +holds$", text, re.MULTILINE)
+    assert re.search(r"^S2 +holds +holds$", text, re.MULTILINE)
     line = re.search(r"^  (archlbr-replay-1:vlbr-6.1/steady:S1:\S+)$", text, re.MULTILINE)
     assert line
     again = run([*ARCHLBR, "replay", line[1]])

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from archlbr import __version__
-from archlbr.cli import check, conform, decode, diff, probe, record, replay, report, trace, validate
+from archlbr.cli import check, conform, contract, decode, diff, probe, record, replay, report, trace, validate
 from archlbr.cli.arguments import spell_out_branch_flag
 from archlbr.errors import InputError
 
@@ -59,6 +59,7 @@ app.command("record", context_settings=TAKES_A_PROGRAM)(record.record)
 app.command("trace", context_settings=TAKES_A_PROGRAM)(trace.trace)
 app.command("check")(check.check)
 app.command("conform")(conform.conform)
+app.command("contract")(contract.contract)
 app.command("decode")(decode.decode)
 app.command("diff")(diff.diff)
 app.command("probe")(probe.probe)

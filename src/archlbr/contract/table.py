@@ -89,12 +89,14 @@ def explored(
         if outcomes and not outcomes[-1].exploration.complete:
             break
     complete = all(outcome.exploration.complete for outcome in outcomes)
-    cells = {design.name: dict(_row(design, outcomes, claim, complete=complete)) for design in chosen}
+    cells = {
+        design.name: dict(_row(design, outcomes, claim, complete=complete, part=bool(wanted))) for design in chosen
+    }
     return Table(complete, cells, tuple(outcomes))
 
 
 def _row(
-    design: Sharing, outcomes: Sequence[Outcome], only: str | None, *, complete: bool
+    design: Sharing, outcomes: Sequence[Outcome], only: str | None, *, complete: bool, part: bool
 ) -> Iterator[tuple[str, Cell]]:
     mine = [outcome for outcome in outcomes if outcome.design == design.name]
     states = sum(outcome.exploration.states for outcome in mine)
@@ -130,6 +132,8 @@ def _row(
         seen = [outcome for outcome in mine if name in outcome.witnessed]
         if not design.exposes and "guest" in WITNESSES[name]:
             yield name, Cell(NOT_APPLICABLE, "sometimes", 0, 0)
+        elif not seen and part:
+            yield name, Cell(NOT_APPLICABLE, "sometimes", states, depth)  # not in these scenarios
         elif not seen:
             yield name, Cell(VIOLATED if complete else INCOMPLETE, "sometimes", states, depth)
         else:
