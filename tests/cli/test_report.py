@@ -233,6 +233,10 @@ def test_validate_holds_on_a_path_the_program_can_take(tmp_path: Path) -> None:
         " 0  pairs that are not in one mapping\n"
         "12  pairs whose instructions were read\n"
         " 0  pairs that these instructions contradict\n"
+        "BOLT: turn has no build-id: that it is the program that ran is not checked; link with -Wl,--build-id\n"
+        "BOLT: turn has no relocations: BOLT reorders blocks but moves no functions; link with -Wl,--emit-relocs\n"
+        "llvm-profgen, AutoFDO: turn has no line information: nothing ties addresses to source; "
+        "compile with -g or -gline-tables-only\n"
         "holds\n",
         "",
     )
@@ -244,6 +248,13 @@ def test_validate_refuses_a_stack_that_is_the_wrong_way_round(tmp_path: Path) ->
     found = json.loads(ran.out)
     assert found["verdict"] == "violated"
     assert found["version"] == 1
+    assert [row["name"] for row in found["complaints"]] == ["no-build-id", "no-relocations", "no-lines"]
+    assert found["complaints"][1] == {
+        "name": "no-relocations",
+        "tools": ["BOLT"],
+        "what": "turn has no relocations: BOLT reorders blocks but moves no functions",
+        "advice": "link with -Wl,--emit-relocs",
+    }
     # 40101A..401002 and 401010..401004 run backwards, 401000..401015 runs over a return; the loop's pair is straight.
     assert (found["pairs"], found["backwards"], found["mismatched"]) == (4, 2, 1)
 

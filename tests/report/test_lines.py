@@ -43,15 +43,18 @@ static inline int add(int a, int b) {
 """
 
 
+@pytest.mark.parametrize("flags", [(), ("-Wl,--emit-relocs",)], ids=["plain", "relocations"])
 @pytest.mark.parametrize("version", [4, 5])
 @pytest.mark.parametrize("compiler", ["gcc", "clang-16"])
-def test_lines_are_those_of_addr2line(compiler: str, version: int, tmp_path: Path) -> None:
+def test_lines_are_those_of_addr2line(compiler: str, version: int, flags: tuple[str, ...], tmp_path: Path) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
     for name, text in (("one.c", ONE), ("two.c", TWO), ("add.h", HEADER)):
         (tmp_path / name).write_text(text)
     subprocess.run(
-        [compiler, "-O2", "-g", f"-gdwarf-{version}", "-o", "program", "one.c", "two.c"], cwd=tmp_path, check=True
+        [compiler, "-O2", "-g", f"-gdwarf-{version}", *flags, "-o", "program", "one.c", "two.c"],
+        cwd=tmp_path,
+        check=True,
     )
     program = str(tmp_path / "program")
     with closing(SourceLines(program)) as found:

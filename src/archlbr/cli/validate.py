@@ -1,4 +1,4 @@
-"""`archlbr validate`: whether a profile's branch stacks are paths a program can take."""
+"""`archlbr validate`: whether a profile's stacks are paths a program can take, and what other tools will say of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from archlbr.cli.formats import Format
 
 if TYPE_CHECKING:
+    from archlbr.profile.complaints import Complaint
     from archlbr.profile.validate import Verdict
 
 VERSION = 1
@@ -34,28 +35,40 @@ def validate(
     ] = True,
     form: Annotated[Format, typer.Option("--format", help="How to print the result.")] = Format.TEXT,
 ) -> int:
-    """Check that a profile's branch stacks are paths a program can take; exit with 1 when they are not."""
+    """Check that a profile's branch stacks are paths a program can take; exit with 1 when they are not.
+
+    Also says what BOLT, llvm-profgen, AutoFDO or perf will complain of, or pass over in silence, and what to do.
+    """
+    from archlbr.profile.complaints import complaints
     from archlbr.profile.perfdata.reader import Reader
     from archlbr.profile.validate import validate as check
 
     with Reader(file) as profile:
         verdict = check(profile, disassemble)
-    print(as_json(verdict) if form is Format.JSON else as_text(verdict))
+        said = complaints(profile)
+    print(as_json(verdict, said) if form is Format.JSON else as_text(verdict, said))
     return 0 if verdict.holds else 1
 
 
-def as_text(verdict: Verdict) -> str:
-    """Return a count a line, and a closing line that says what they mean."""
+def as_text(verdict: Verdict, said: list[Complaint]) -> str:
+    """Return a count a line, a complaint a line, and a closing line that says what the counts mean."""
     counts = asdict(verdict)
     width = max(len(str(counts[name])) for name in WORDS)
     lines = [f"{counts[name]:>{width}}  {words}" for name, words in WORDS.items()]
+    lines += [str(complaint) for complaint in said]
     if not verdict.complete:
         return "\n".join([*lines, "not checked: the filter leaves branches out, so that gaps are no faults"])
     return "\n".join([*lines, "holds" if verdict.holds else "violated"])
 
 
-def as_json(verdict: Verdict) -> str:
+def as_json(verdict: Verdict, said: list[Complaint]) -> str:
     """Return the `validate` document of docs/formats.md."""
-    said = "unchecked" if not verdict.complete else "holds" if verdict.holds else "violated"
+    word = "unchecked" if not verdict.complete else "holds" if verdict.holds else "violated"
     counts = asdict(verdict)
-    return json.dumps({"version": VERSION, "verdict": said, **{name: counts[name] for name in WORDS}}, indent=2)
+    document = {
+        "version": VERSION,
+        "verdict": word,
+        **{name: counts[name] for name in WORDS},
+        "complaints": [complaint._asdict() for complaint in said],
+    }
+    return json.dumps(document, indent=2)

@@ -60,7 +60,7 @@ class SourceLines:
                 elf = ELFFile(stream)
                 # A stub that points to a supplementary file (dwz) has sections, too; its lines are all the same here.
                 if elf.has_dwarf_info(strict=True):
-                    self._dwarf, self._stream = elf.get_dwarf_info(follow_links=False), stream
+                    self._dwarf, self._stream = _dwarf(elf), stream
             finally:
                 if self._stream is not stream:
                     stream.close()
@@ -141,6 +141,11 @@ class SourceLines:
             if before is not None and state.address > before.address and before.line and before.file < len(names):
                 yield _Row(before.address, state.address, SourceLine(names[before.file], before.line))
             before = None if state.end_sequence else state
+
+
+def _dwarf(elf: ELFFile) -> Any:
+    # In a linked file the linker has applied what --emit-relocs leaves there; to apply it again would be wrong.
+    return elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
 
 
 def _file_names(header: Any, top: Any) -> list[str]:
