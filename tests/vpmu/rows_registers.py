@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from archlbr.lbr.state import legacy
 from archlbr.vpmu.actions import CpuidInstruction, Deny, DumpVmcs, Grant, HostControl, Rdpmc, Release, Xsetbv
 from tests.vpmu.parts import (
     CALL,
@@ -15,6 +16,7 @@ from tests.vpmu.parts import (
     LER_INFO,
     LER_TO,
     OLD_FROM,
+    OLD_INFO,
     SELECT,
     TO,
     TOS,
@@ -279,6 +281,20 @@ def _(_make, design):
     v.run((0x10, 0x20))
     seen = v.rd(OLD_FROM + 1), v.wr(TOS, 0)
     return *seen, v.state.lbr.stack[1].source if design.keeps_records else 0
+
+
+@row("57 DEBUGCTL without LBR asks for nothing", ("ok", 0, 0, 1))
+def _(_make, design):
+    v = old_part(design)
+    outcome = v.wr(DEBUGCTL, 1 << 11), v.state.event
+    v.wr(DEBUGCTL, 0)
+    return *outcome, v.rd(DEBUGCTL), v.wr(DEBUGCTL, 1) and v.state.owned
+
+
+@row("P1 LBR_INFO wherever the format has it", {5: 0, 7: 0})
+def _(_make, design):
+    read = {form: old_part(design, facility=legacy(form, 32, 4)).rd(OLD_INFO) for form in range(8)}
+    return {form: value for form, value in read.items() if value != "#GP"}
 
 
 @row("62 XSS and CPUID.0DH.1:EBX", (576, "ok", 576 + 808, "ok", 576, (0x328, 0, 1, 0)))

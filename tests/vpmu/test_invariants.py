@@ -11,7 +11,7 @@ from collections import Counter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archlbr.lbr.actions import Branch, Rsm, Smi
+from archlbr.lbr.actions import Branch, Rdmsr, Rsm, Smi, Wrmsr
 from archlbr.vpmu.actions import (
     Deny,
     Grant,
@@ -26,7 +26,8 @@ from archlbr.vpmu.actions import (
 )
 from archlbr.vpmu.designs import ARCHLBR, SERIES_V2
 from archlbr.vpmu.interception import guest_ctl
-from tests.vpmu.parts import CTL, DEPTH, FROM, LBR_XSS, TO, XSS, Vcpu, leaves
+from archlbr.vpmu.step import step
+from tests.vpmu.parts import CTL, DEBUGCTL, DEPTH, FROM, LBR_XSS, TO, XSS, Vcpu, leaves
 
 HOST, OTHER = 1 << 40, 1 << 41
 ALL = 0x7F0007
@@ -149,6 +150,28 @@ def test_an_exit_and_an_entry_change_nothing():
                 same = {"lbr", "running", "owned", "loaded", "event", "pmu", "nested"}
                 assert {name for name in same if getattr(before, name) != getattr(after, name)} == set()
                 assert guest_ctl(ARCHLBR, after) == ctl
+
+    holds()
+
+
+def test_a_register_access_from_outside_is_a_whole_run():
+    accesses = [Rdmsr(FROM + 1), Rdmsr(CTL), Wrmsr(CTL, ALL), Wrmsr(CTL, 6), Wrmsr(FROM, 0x77), Wrmsr(DEPTH, 8),
+                Wrmsr(XSS, 0), Wrmsr(DEBUGCTL, 1 << 11), Wrmsr(CTL, 1 << 5), Rdmsr(0x38E)]  # fmt: skip
+
+    @checks
+    @given(moves)
+    def holds(steps):
+        for v, _seen in run(ARCHLBR, steps[:30], Counter()):
+            if v.state.running or not v.state.loaded:
+                continue
+            for access in accesses:
+                directly, outcome = step(ARCHLBR, v.platform, v.state, access)
+                inside, _ = step(ARCHLBR, v.platform, v.state, VmEntry())
+                inside, expected = step(ARCHLBR, v.platform, inside, access)
+                outside, _ = step(ARCHLBR, v.platform, inside, VmExit())
+                assert outcome == expected
+                # The fields stay as the last entry found them.
+                assert directly._replace(vmcs=outside.vmcs) == outside
 
     holds()
 

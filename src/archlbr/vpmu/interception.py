@@ -62,7 +62,16 @@ def with_ctl(design: Design, platform: Platform, state: State, ctl: int) -> Stat
         lbr = state.lbr
         return with_lbr(state, settled(platform.facility, type(lbr)._make((ctl, *lbr[1:]))))
     guest = state.guest
-    return with_guest(state, settled(state.rules.facility, type(guest)._make((ctl, *guest[1:]))))
+    state = with_guest(state, settled(state.rules.facility, type(guest)._make((ctl, *guest[1:]))))
+    return state if ctl & msrs.CTL_LBREN else _stopped(state)
+
+
+def _stopped(state: State) -> State:
+    """Return the state with the processor's counts forgotten: its owner's recording was stopped from outside."""
+    lbr = state.lbr
+    if state.running or not state.owned or not (lbr.timed or lbr.pending):
+        return state
+    return with_lbr(state, lbr._replace(since=0, timed=0, pending=0))
 
 
 def enabled(flavour: int, file: lbr_state.State) -> int:
@@ -109,5 +118,5 @@ def with_frozen(platform: Platform, state: State, frozen: int) -> State:
     """Return the state with another LBR_FRZ of the guest's; the bit goes with the LBRs, to whom they belong."""
     state = with_guest(state, settled(state.rules.facility, state.guest._replace(frozen=frozen)))
     if not (state.running and state.owned):
-        return state
+        return _stopped(state) if frozen else state
     return with_lbr(state, settled(platform.facility, state.lbr._replace(frozen=frozen)))

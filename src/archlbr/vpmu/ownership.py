@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from archlbr.arch import msrs
-from archlbr.lbr.state import ARCH, EMPTY
+from archlbr.lbr.state import ARCH, EMPTY, settled
 from archlbr.vpmu.interception import decided, enabled, guest_ctl, loaded_debugctl, switches
 from archlbr.vpmu.state import BUSY, FAILS, FREE, State, with_guest, with_lbr
 
@@ -93,7 +93,7 @@ def host_control(design: Design, platform: Platform, state: State, ctl: int) -> 
     """
     if design.keeps_records and ctl & msrs.CTL_LBREN:
         state = given_up(design, platform, state)
-    state = with_lbr(state, state.lbr._replace(ctl=ctl))
+    state = with_lbr(state, settled(platform.facility, state.lbr._replace(ctl=ctl)))
     if design.keeps_records and state.event and state.loaded and state.offer == FREE:
         return taken(design, platform, state)
     return state
