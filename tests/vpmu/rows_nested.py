@@ -155,8 +155,10 @@ def _(make, _design):
     return v.do(NestedExit()), w.do(NestedExit())
 
 
-@row("userspace reads L1's CTL while L2 runs", ALL, 0)
+@row("userspace and L1's CTL while L2 runs", (ALL, "refused", "ok", 6, 6), (0, "refused", "ok", 6, ALL))
 def _(make, _design):
     v = in_l1(make)
     v.do(NestedEntry())
-    return v.hi(CTL)
+    seen = v.hi(CTL), v.hi(CTL, 1 << 5), v.hi(CTL, 6), v.hi(CTL)
+    v.do(NestedExit())
+    return *seen, v.rd(CTL)

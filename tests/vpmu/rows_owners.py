@@ -188,6 +188,22 @@ def _(make, _design):
     return owned, ctl, recorded, v.froms(2)
 
 
+@row("a session ends: who has the LBRs then", (1, 0, 1), (1, 0, 0))
+def _(make, _design):
+    v, w = make(), make()
+    for each in (v, w):
+        each.wr(CTL, ALL)
+        each.do(HostControl(ALL))
+    w.do(Release())
+    v.do(HostControl(0))
+    w.do(HostControl(0))
+    between = w.state.owned
+    w.do(SchedOut())
+    w.do(Grant())
+    w.do(SchedIn())
+    return v.state.owned, between, w.state.owned if v.design.keeps_records else 0
+
+
 @row("the host's DEPTH while a guest of 8 does not own", (8, [0x44, 0], 32, [0x44, 0], 8), ("refused",) * 5)
 def _(make, design):
     if design.highest_depth_only:
