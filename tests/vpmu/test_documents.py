@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from archlbr.arch.msrs import MSRS
 from archlbr.conformance.cases.table import CASES
-from archlbr.vpmu.designs import DEFECTS, Design, protocol
+from archlbr.lbr import registers as lbr_registers
+from archlbr.lbr.actions import ColdReset
+from archlbr.vpmu import registers as vpmu_registers
+from archlbr.vpmu.counter_registers import COUNTER_REGISTERS
+from archlbr.vpmu.designs import DEFECTS, DESIGNS, Design, protocol
 from archlbr.vpmu.image import Image
+from tests.vpmu.parts import Vcpu
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "archlbr"
@@ -85,3 +91,19 @@ def test_defects_speak_in_both_directions():
         assert defect.what
         assert defect.instead
         assert defect.said
+
+
+def test_the_blocks_stand_in_the_order_of_the_facility_s():
+    assert [block.msr for block in vpmu_registers.REGISTERS] == [block.msr for block in lbr_registers.REGISTERS]
+    counted = [block.msr.index for block in COUNTER_REGISTERS]
+    assert counted == sorted(counted, key=[msr.index for msr in MSRS].index)
+
+
+@pytest.mark.parametrize("design", DESIGNS.values(), ids=lambda design: design.name)
+def test_each_block_says_what_a_cold_reset_leaves(design):
+    v = Vcpu(design)
+    v.do(ColdReset())
+    for index, (block, x) in vpmu_registers.BY_INDEX.items():
+        if block.exists(v.state) and block.reachable(v.state, x):
+            assert v.rd(index) == block.reset(v.state), f"{index:X}H"
+    assert {block.seen_by != "" for block in vpmu_registers.REGISTERS} == {True}
