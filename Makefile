@@ -8,11 +8,11 @@ BIN := .venv/bin
 DEMO := build/demo
 SYNCED := .venv/.synced
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint conform-kvm bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(SYNCED) ## Make .venv with the locked dependencies.
 
@@ -44,6 +44,9 @@ lint: setup ## Check style, types and the import rules.
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
+
+conform-kvm: setup ## Ask the conformance table of this host's KVM.
+	@$(BIN)/archlbr conform --target kvm
 
 bench: setup ## Measure the speeds of docs/benchmarks.md.
 	@$(BIN)/python -m bench

@@ -2,7 +2,7 @@
 
 For a VMM's own test suite: each case is an item, beside whatever else pytest collects; pytest's own -k, -x and reports
 apply. A known difference passes with a property `known`, what a target lacks is a skip, or a failure with
-`--archlbr-require`.
+`--archlbr-require`. Nothing of the table is loaded unless a target is named.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from archlbr.conformance.cases.table import CASES
-from archlbr.conformance.run import Verdict, run_case
 from archlbr.conformance.targets.names import KINDS, open_target
 from archlbr.errors import InputError
 
@@ -60,16 +58,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Add an item for each case and target, before -k and the like choose among all."""
-    for name, target in config.stash[_TARGETS].items():
-        required = {name, target.name} & set(config.getoption("--archlbr-require"))
+    targets = config.stash[_TARGETS]
+    if not targets:
+        return
+    from archlbr.conformance.cases.table import CASES
+
+    required = set(config.getoption("--archlbr-require"))
+    for name, target in targets.items():
+        strict = bool(required & {name, target.name})
         items.extend(
             CaseItem.from_parent(
-                session,
-                name=case.name,
-                nodeid=f"{target.name}::{case.name}",
-                case=case,
-                asked=target,
-                strict=bool(required),
+                session, name=case.name, nodeid=f"{target.name}::{case.name}", case=case, asked=target, strict=strict
             )
             for case in CASES
         )
@@ -87,6 +86,8 @@ class CaseItem(pytest.Item):
 
     def runtest(self) -> None:
         """Ask, and raise or skip by the verdict."""
+        from archlbr.conformance.run import Verdict, run_case
+
         result = run_case(self.asked, self.case)
         if result.verdict is Verdict.SKIP and not self.strict:
             pytest.skip(result.why)
@@ -103,4 +104,4 @@ class CaseItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Name the item by its target and case."""
-        return self.path, None, self.name
+        return self.path, None, self.nodeid

@@ -9,6 +9,7 @@ from archlbr.conformance import questions as q
 from archlbr.conformance.answers import Bits, Expectation, Holds, Stored
 from archlbr.conformance.case import ANY_STEP
 from archlbr.conformance.cases.table import CASES
+from tests.house.tree import ROOT
 
 COUNT = 896
 # kvm-series.md D numbers its rows 1 to 104.
@@ -44,6 +45,15 @@ EVERYTHING = (Bits(0, 0), Holds(), Stored(()))
 def meets_everything(expectation: Expectation) -> bool:
     # Tuples of one content are equal whatever their names.
     return any(type(expectation) is type(one) and expectation == one for one in EVERYTHING)
+
+
+def test_the_divergences_name_cases_that_are_there() -> None:
+    # The last column of the vPMU's table, and the rows of this room's.
+    document = (ROOT / "docs" / "divergences.md").read_text(encoding="utf-8")
+    part = document[document.index("## The vPMU") :]
+    named = {name for line in part.splitlines() for name in re.findall(r"`([a-z0-9A-Z]+(?:-[A-Za-z0-9]+)+)`", line)}
+    assert len(named) >= 30
+    assert named - {case.name for case in CASES} == {"series-v2"} & named
 
 
 def test_each_case_can_fail() -> None:

@@ -35,7 +35,7 @@ INDEX, SUBINDEX, EAX, EBX, ECX, EDX, VECTOR = range(0, 28, 4)
 NO_FAULT: Final = 0xFFFFFFFF
 GENERAL_PROTECTION: Final = 13
 
-_LOAD: Final = {"eax": b"\x8b\x04\x25", "ecx": b"\x8b\x0c\x25", "edx": b"\x8b\x14\x25"}
+_LOAD: Final = {"eax": b"\x8b\x04\x25", "ecx": b"\x8b\x0c\x25", "edx": b"\x8b\x14\x25", "edi": b"\x8b\x3c\x25"}
 _STORE: Final = {"eax": b"\x89\x04\x25", "ebx": b"\x89\x1c\x25", "ecx": b"\x89\x0c\x25", "edx": b"\x89\x14\x25"}
 _HLT: Final = b"\xf4"
 
@@ -72,6 +72,8 @@ _CODE: Final = {
     ),
     "xsaves": (_component_15(), _XSAVES, b""),
     "xrstors": (_component_15(), _XRSTORS, b""),
+    # once more, as often as SUBINDEX says: rdmsr; dec edi; jnz the rdmsr
+    "rdmsrs": (_load("ecx", INDEX) + _load("edi", SUBINDEX), b"\x0f\x32", b"\xff\xcf\x75\xfa"),
     # mov ecx, 0ffffffffh; rdmsr: no such register, so #GP(0)
     "fault": (b"\xb9\xff\xff\xff\xff", b"\x0f\x32", b""),
 }

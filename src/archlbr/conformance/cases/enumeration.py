@@ -38,7 +38,7 @@ _BARE = (
 OPT_OUT = "the bit is in the mask common to all, not set where all of it is supported (P15)"
 
 
-def _common(host: q.Host, instead: Expectation) -> tuple[Known, ...]:
+def _opted_out(host: q.Host, instead: Expectation) -> tuple[Known, ...]:
     """Return what series v2 answers on a host that has the bit and may not offer it."""
     return (Known("series-v2", 0, instead, OPT_OUT),) if host.vendor == "amd" or not host.pmu else ()
 
@@ -56,7 +56,7 @@ def _bare(name: str, host: q.Host, row: int, cite: str) -> tuple[Case, ...]:
             setup,
             (Step(q.Offered(7), w.bits(ARCH_LBR, 0, EDX)),),
             row,
-            _common(host, w.bits(ARCH_LBR, ARCH_LBR, EDX)),
+            _opted_out(host, w.bits(ARCH_LBR, ARCH_LBR, EDX)),
         ),
         Case(
             f"offer-1c-{name}",
@@ -65,7 +65,7 @@ def _bare(name: str, host: q.Host, row: int, cite: str) -> tuple[Case, ...]:
             setup,
             (Step(q.Offered(0x1C), NOTHING),),
             row,
-            _common(host, w.bits(0xFF, 1 << 3)),
+            _opted_out(host, w.bits(0xFF, 1 << 3)),
         ),
         Case(
             f"offer-xss-{name}",
@@ -92,7 +92,7 @@ def _bare(name: str, host: q.Host, row: int, cite: str) -> tuple[Case, ...]:
             setup,
             (Step(q.SaveList(), Holds(absent=(w.CTL, w.DEPTH, w.FROM, w.TO, w.INFO))),),
             row,
-            _common(host, Holds((w.CTL, w.DEPTH))),
+            _opted_out(host, Holds((w.CTL, w.DEPTH))),
         ),
     )
 
@@ -106,7 +106,7 @@ _FORMATS = tuple(
         q.Setup(host, w.PLAIN),
         (Step(q.FeatureMsr(w.PERF_CAPABILITIES), w.bits(0x3F, 0)),),
         3,
-        _common(host, w.bits(0x3F, 0x3F)) if host.pmu else (),
+        _opted_out(host, w.bits(0x3F, 0x3F)) if host.pmu else (),
     )
     for name, host, _, _ in _BARE
     if host.arch_lbr

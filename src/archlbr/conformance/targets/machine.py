@@ -38,7 +38,7 @@ class MachineTarget(Wrapped):
         super().__init__(ModelTarget(design))
         self.name = "machine" if design is ARCHLBR else f"machine:{design.name}"
         self.known_as = ("machine", design.name)
-        self._guest = MsrGuest(self)
+        self.guest = MsrGuest(self)
         self._diverted: Answer | None = None
 
     def lacks(self, setup: q.Setup, asked: tuple[q.Question, ...]) -> str:
@@ -50,7 +50,7 @@ class MachineTarget(Wrapped):
 
     def start(self, setup: q.Setup) -> Answer:
         """Boot, with the guest's area cleared."""
-        self._guest.area = bytes(AREA_SIZE)
+        self.guest.area = bytes(AREA_SIZE)
         return self.inside.start(setup)
 
     def new_vm(self, setup: q.Setup) -> Answer:
@@ -62,20 +62,20 @@ class MachineTarget(Wrapped):
         self._diverted = None
         match instruction:
             case q.Rdmsr(msr):
-                report = self._guest.run("rdmsr", msr)
+                report = self.guest.run("rdmsr", msr)
                 done: Outcome | Registers = Value(report.value)
             case q.Wrmsr(msr, value):
-                report = self._guest.run("wrmsr", msr, value=value)
+                report = self.guest.run("wrmsr", msr, value=value)
                 done = DONE
             case q.Cpuid(leaf, subleaf):
-                report = self._guest.run("cpuid", leaf, subleaf)
+                report = self.guest.run("cpuid", leaf, subleaf)
                 done = Registers(report.eax, report.ebx, report.ecx, report.edx)
             case q.Xsaves():
-                report = self._guest.run("xsaves")
-                done = Image(self._guest.area[: xsave.AREA_SIZE])
+                report = self.guest.run("xsaves")
+                done = Image(self.guest.area[: xsave.AREA_SIZE])
             case q.Xrstors(stores):
                 self._store(stores)
-                report = self._guest.run("xrstors")
+                report = self.guest.run("xrstors")
                 done = DONE
         if self._diverted is not None:
             return self._diverted
@@ -84,11 +84,11 @@ class MachineTarget(Wrapped):
 
     def branch(self, branch: q.Branch) -> Answer:
         """Let the guest's code take a branch, and report it as executed."""
-        return self.inside.branch(q.Branch(*self._guest.branch(*branch)))
+        return self.inside.branch(q.Branch(*self.guest.branch(*branch)))
 
     def close(self) -> None:
         """Give the engine back."""
-        self._guest.close()
+        self.guest.close()
 
     # What the engine asks while guest code runs ----------------------------------------------------------------------
 
@@ -126,10 +126,10 @@ class MachineTarget(Wrapped):
         return answer
 
     def _store(self, stores: tuple[tuple[int, int], ...]) -> None:
-        area = bytearray(self._guest.area)
+        area = bytearray(self.guest.area)
         for at, value in stores:
             area[at : at + 8] = value.to_bytes(8, "little")
-        self._guest.area = bytes(area)
+        self.guest.area = bytes(area)
 
 
 def _vector(answer: Answer) -> int:
