@@ -83,6 +83,19 @@ def test_a_device_that_cannot_be_used_is_one_line(behaviour: str, said: str) -> 
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_a_vcpu_that_hangs_leaves_the_vmm_s_questions(tmp_path: Path) -> None:
+    device = tmp_path / "stuck"
+    device.touch()
+    target = KvmTarget(str(device))
+    results = {result.case.name: result for result in run(target, CASES)}
+    target.close()
+    hung = f"a vCPU that runs ({device}: no answer to execute within 1.5 seconds; ask another KVM)"
+    assert (results["no-edx19-CTL"].verdict, results["no-edx19-CTL"].why) == (Verdict.SKIP, hung)
+    assert results["no-edx19-vmm-sets-nothing"].verdict is Verdict.PASS
+    assert results["cpuid-zero-1c-any"].verdict is Verdict.FAIL  # it refuses each KVM_SET_CPUID2
+
+
 def test_a_file_that_is_no_kvm_is_refused() -> None:
     with pytest.raises(InputError, match="/dev/null: version: Inappropriate ioctl for device; look at"):
         KvmTarget("/dev/null")

@@ -120,8 +120,12 @@ class KvmTarget:
         if self._missing:
             return
         self._process = KvmProcess(device)
-        self._supported: list[list[int]] = self._process.ask("supported_cpuid")
-        self._no_guest = _guest_does_not_run(device, self._supported)
+        try:
+            self._supported: list[list[int]] = self._process.ask("supported_cpuid")
+            self._no_guest = _guest_does_not_run(device, self._supported)
+        except BaseException:
+            self._process.close()
+            raise
 
     def lacks(self, setup: q.Setup, asked: tuple[q.Question, ...]) -> str:
         """Name the host, the guest or the look that this KVM does not have."""
