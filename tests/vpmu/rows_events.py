@@ -146,6 +146,20 @@ def _(make, _design):
     return v.do(Count(instructions=2)), v.do(Count(instructions=3)), v.rd(FIXED), v.rd(STATUS)
 
 
+@row("fixed counters by ring", ([2, 0], [0, 5], [2, 5], [0, 0]))
+def _(make, _design):
+    seen = []
+    for enable in (1, 2, 3, 0):
+        v = make()
+        v.wr(FIXED_CTRL, enable << 4)
+        v.wr(GLOBAL_CTRL, 2 << 32)
+        v.do(Count(cycles=2, cpl=0))
+        kernel = v.rd(FIXED + 1)
+        v.do(Count(cycles=5, cpl=3))
+        seen.append([kernel, v.rd(FIXED + 1) - kernel])
+    return tuple(seen)
+
+
 @row("counter registers, reserved bits", ("#GP", "#GP", "#GP", "#GP", "#GP", "#GP", 15))
 def _(make, _design):
     v = make(guest=leaves(leaf0a=pmu(5)))

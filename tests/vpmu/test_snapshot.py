@@ -6,13 +6,15 @@ import itertools
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from archlbr.arch.cpuid import Leaf0A, Leaf0D1, Leaf07, Leaf1C
 from archlbr.errors import InputError
 from archlbr.lbr.actions import Rsm, Smi
 from archlbr.vpmu.actions import Grant, NestedEntry, NestedExit, Release, SchedOut
 from archlbr.vpmu.designs import ARCHLBR
-from archlbr.vpmu.image import Image, pack, unpack
+from archlbr.vpmu.image import WORDS, Image, pack, unpack
 from archlbr.vpmu.snapshot import Part, mismatch, pieces, restore, save, written
 from tests.vpmu.parts import (
     A_PMC,
@@ -167,10 +169,13 @@ def test_legacy_lbrs():
     v, w = old_part(ARCHLBR), old_part(ARCHLBR)
     v.wr(DEBUGCTL, 1)
     v.wr(SELECT, 2)
+    v.wr(LER_FROM, 0x71)
     v.enter()
     v.branch(0x10, 0x18, cpl=0)
     w.state = restore(ARCHLBR, w.platform, w.state, saved(v))
     assert (w.rd(SELECT), w.rd(TOS), w.rd(OLD_FROM + 1), w.rd(DEBUGCTL)) == (2, 1, 0x10, 1)
+    assert w.hi(LER_FROM) == 0x71
+    assert save(ARCHLBR, w.platform, w.state) == saved(v)
 
 
 def test_no_lbrs():
@@ -372,6 +377,31 @@ def test_values_a_guest_could_not_have_are_refused():
         with pytest.raises(InputError):
             into(w, pack(image))
         assert w.state is before
+
+
+KINDS = {
+    "architectural": (source, target),
+    "off": (lambda: target(leaves(leaf1c=None)), lambda: target(leaves(leaf1c=None))),
+    "legacy": (lambda: old_part(ARCHLBR), lambda: old_part(ARCHLBR)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(st.sampled_from(WORDS), st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 63).map(lambda bit: 1 << bit)))
+@settings(max_examples=600, deadline=None, derandomize=True, database=None)
+def test_one_word_of_any_value_is_refused_or_restored_as_it_is(kind, field, value):
+    make, fresh = KINDS[kind]
+    data = pack(unpack(saved(make()))._replace(**{field: value}))
+    w = fresh()
+    try:
+        into(w, data)
+    except InputError:
+        return
+    image = unpack(saved(w))
+    # What the guest was told is the target's own from now on.
+    told = ("cpuid_1c_eax", "cpuid_1c_ebx", "cpuid_1c_ecx", "xss_legal")
+    mine = unpack(saved(fresh()))
+    assert image == unpack(data)._replace(**{name: getattr(mine, name) for name in told}, asked=image.asked)
 
 
 def test_bytes_and_image_are_one():

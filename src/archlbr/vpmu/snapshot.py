@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from archlbr.arch import msrs, xsave
 from archlbr.arch.cpuid import Leaf1C
+from archlbr.arch.vmx import VM_ENTRY_LOAD_IA32_LBR_CTL, VM_EXIT_CLEAR_IA32_LBR_CTL
 from archlbr.arch.xsave import COMPONENT_BIT
 from archlbr.errors import InputError
 from archlbr.lbr.state import ARCH, FORMAT_INFO, FORMAT_INFO2, Entry
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from archlbr.arch.msrs import Msr
+    from archlbr.vpmu.cpuid import Rules
     from archlbr.vpmu.designs.protocol import Design
     from archlbr.vpmu.state import Platform
 
 NO_LBRS = 0x40
+_WITHOUT_L2 = ("nested_offered", "nested_active")
 
 
 class Part(IntEnum):
@@ -61,7 +64,7 @@ def save(design: Design, platform: Platform, state: State) -> bytes:
     rules, pmu, inner, guest = state.rules, state.pmu, state.nested, state.guest
     image = Image(
         rules.flavour if rules.usable else NO_LBRS, leaf.eax, leaf.ebx, leaf.ecx, rules.xss, rules.pmu,
-        guest_ctl(design, state), guest.depth, *file.ler, file.select, file.tos, state.event,
+        guest_ctl(design, state), guest.depth * rules.usable, *file.ler, file.select, file.tos, state.event,
         guest.xss, state.xcr0, guest.debugctl, pmu.capabilities, guest.smm & 1, state.smram,
         pmu.fixed_ctrl, pmu.global_ctrl, status(state),
         nested.offered(design, platform, state), *inner,
@@ -93,6 +96,7 @@ def restore(design: Design, platform: Platform, state: State, data: bytes, *, xr
         (msrs.IA32_PERF_GLOBAL_STATUS, (image.msr_global_status,)),
         (msrs.IA32_PERF_GLOBAL_CTRL, (image.msr_global_ctrl,)),
         (msrs.IA32_DEBUGCTL, (image.msr_debugctl,)),
+        *_legacy_registers(image),
     ):
         state = _series(design, platform, state, msr, values)
     state = written(design, platform, state, pieces(image, xrstors=xrstors))
@@ -102,11 +106,19 @@ def restore(design: Design, platform: Platform, state: State, data: bytes, *, xr
     return with_guest(state, guest)._replace(smram=image.smram_lbr_ctl, nested=inner)
 
 
+def _legacy_registers(image: Image) -> tuple[tuple[Msr, tuple[int, ...]], ...]:
+    if image.flavour in (ARCH, NO_LBRS):
+        return ()
+    return (msrs.MSR_LBR_SELECT, (image.lbr_select,)), (msrs.MSR_LASTBRANCH_TOS, (image.lbr_tos,))
+
+
 def pieces(image: Image, *, xrstors: bool = False) -> tuple[Piece, ...]:
     """Return the parts of an image in the legal order."""
-    if image.flavour != ARCH:
-        return (Piece(Part.XSS, image.xss), *_legacy_pieces(image))
+    if image.flavour == NO_LBRS:
+        return (Piece(Part.XSS, image.xss),)
     ler = Entry(image.ler_from, image.ler_to, image.ler_info)
+    if image.flavour != ARCH:
+        return (Piece(Part.XSS, image.xss), Piece(Part.RECORDS, (ler, *image.lbr_records)))
     records = Piece(Part.RECORDS, _component(image, ler) if xrstors else (ler, *image.lbr_records))
     return (
         Piece(Part.XSS, image.xss),
@@ -114,13 +126,6 @@ def pieces(image: Image, *, xrstors: bool = False) -> tuple[Piece, ...]:
         records,
         Piece(Part.CTL, image.msr_lbr_ctl),
     )
-
-
-def _legacy_pieces(image: Image) -> tuple[Piece, ...]:
-    if image.flavour == NO_LBRS:
-        return ()
-    head = Entry(image.lbr_select, image.lbr_tos, 0)
-    return (Piece(Part.RECORDS, (head, *image.lbr_records)),)
 
 
 def written(design: Design, platform: Platform, state: State, order: Iterable[Piece]) -> State:
@@ -147,17 +152,14 @@ def _write(design: Design, platform: Platform, state: State, piece: Piece) -> St
 
 
 def _records(design: Design, platform: Platform, state: State, content: tuple[Entry, ...]) -> State:
-    head, entries = content[0], content[1:]
-    if state.rules.flavour == ARCH:
-        blocks: tuple[Msr, ...] = (msrs.IA32_LBR_FROM_IP, msrs.IA32_LBR_TO_IP, msrs.IA32_LBR_INFO)
-        heads: tuple[Msr, ...] = (msrs.IA32_LER_FROM_IP, msrs.IA32_LER_TO_IP, msrs.IA32_LER_INFO)
-        if not design.virtual_ler:
-            heads = ()
-    else:
+    ler, entries = content[0], content[1:]
+    lers: tuple[Msr, ...] = (msrs.IA32_LER_FROM_IP, msrs.IA32_LER_TO_IP, msrs.IA32_LER_INFO)
+    blocks: tuple[Msr, ...] = (msrs.IA32_LBR_FROM_IP, msrs.IA32_LBR_TO_IP, msrs.IA32_LBR_INFO)
+    if state.rules.flavour != ARCH:
+        lers = lers[:2]
         blocks = (msrs.MSR_LASTBRANCH_FROM_IP, msrs.MSR_LASTBRANCH_TO_IP, msrs.MSR_LBR_INFO)
         blocks = blocks if state.rules.flavour in (FORMAT_INFO, FORMAT_INFO2) else blocks[:2]
-        heads = (msrs.MSR_LBR_SELECT, msrs.MSR_LASTBRANCH_TOS)
-    for msr, value in zip(heads, head, strict=False):
+    for msr, value in zip(lers if state.rules.ler else (), ler, strict=False):
         state = _series(design, platform, state, msr, (value,))
     for at, msr in enumerate(blocks):
         state = _series(design, platform, state, msr, tuple(entry[at] for entry in entries))
@@ -224,7 +226,33 @@ def mismatch(design: Design, platform: Platform, state: State, image: Image) -> 
         return f"the source has {theirs} counters, the target {rules.gp} + {rules.fixed}"
     if image.nested_offered != nested.offered(design, platform, state):
         return "one of the two hosts offers L1 the LBR controls and the other does not"
-    return ""
+    return _impossible(image, rules)
+
+
+def _impossible(image: Image, rules: Rules) -> str:
+    """Return which word holds what no vCPU's can, or "": what is written without a register's own check."""
+    flags = ("asked", "smm", "nested_active", "nested_passthrough")
+    wrong = [name for name in flags if getattr(image, name) > 1]
+    limits = {
+        "xcr0": image.xcr0 | 1 if image.xcr0 & 1 else 0,
+        "nested_entry_controls": VM_ENTRY_LOAD_IA32_LBR_CTL,
+        "nested_exit_controls": VM_EXIT_CLEAR_IA32_LBR_CTL,
+        "nested_l1_ctl": rules.facility.ctl_legal,
+        "msr_debugctl": msrs.DEBUGCTL_FREEZE_LBRS | msrs.DEBUGCTL_LBR * (rules.flavour != ARCH),
+        "nested_l1_debugctl": msrs.DEBUGCTL_LBR | msrs.DEBUGCTL_FREEZE_LBRS,
+    }
+    if image.flavour in (ARCH, NO_LBRS):
+        limits |= dict.fromkeys(("lbr_select", "lbr_tos"), 0)
+    if image.flavour != ARCH:
+        limits |= dict.fromkeys(("msr_lbr_ctl", "ler_info"), 0)
+        limits["msr_lbr_depth"] = rules.facility.max_depth * rules.usable
+    if image.flavour == NO_LBRS:
+        limits |= dict.fromkeys(("ler_from", "ler_to"), 0)
+    wrong += [name for name, legal in limits.items() if getattr(image, name) & ~legal]
+    if not image.nested_active:
+        wrong += [name for name in Image._fields if name.startswith("nested_") and name not in _WITHOUT_L2 and
+                  getattr(image, name)]  # fmt: skip
+    return f"{wrong[0]} holds {getattr(image, wrong[0]):#x}, which no vCPU has" if wrong else ""
 
 
 def _flavour(flavour: int) -> str:
