@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from archlbr.arch import msrs
 from archlbr.arch.xsave import COMPONENT_BIT
 from archlbr.lbr.state import ARCH, settled
-from archlbr.vpmu.state import State, with_guest, with_lbr
+from archlbr.vpmu.state import CTL_AT, DEBUGCTL_AT, State, changed, with_both, with_guest, with_lbr
 
 if TYPE_CHECKING:
     from archlbr.lbr import state as lbr_state
@@ -60,9 +60,9 @@ def with_ctl(design: Design, platform: Platform, state: State, ctl: int) -> Stat
     """Return the state with another IA32_LBR_CTL of the guest's, and recording stopped or started at once."""
     if live(design, state):
         lbr = state.lbr
-        return with_lbr(state, settled(platform.facility, type(lbr)._make((ctl, *lbr[1:]))))
+        return with_lbr(state, settled(platform.facility, changed(lbr, CTL_AT, ctl)))
     guest = state.guest
-    state = with_guest(state, settled(state.rules.facility, type(guest)._make((ctl, *guest[1:]))))
+    state = with_guest(state, settled(state.rules.facility, changed(guest, CTL_AT, ctl)))
     return state if ctl & msrs.CTL_LBREN else _stopped(state)
 
 
@@ -86,13 +86,12 @@ def disabled(design: Design, platform: Platform, state: State) -> State:
     return with_debugctl(design, platform, state, state.guest.debugctl & ~msrs.DEBUGCTL_LBR)
 
 
-def loaded_debugctl(design: Design, state: State) -> int:
-    """Return the IA32_DEBUGCTL that the guest runs with.
+def loaded_debugctl(design: Design, state: State, value: int) -> int:
+    """Return the IA32_DEBUGCTL that the processor runs the guest with, whose own is `value`.
 
     The legacy enable bit goes in only with ownership, and FREEZE_WHILE_SMM stays the host's (users-and-peers.md 3.2,
     bug 9).
     """
-    value = state.guest.debugctl
     if not (state.owned or design.loads_unowned):
         value &= ~msrs.DEBUGCTL_LBR
     if design.keeps_freeze_in_smm:
@@ -102,16 +101,12 @@ def loaded_debugctl(design: Design, state: State) -> int:
 
 def with_debugctl(design: Design, platform: Platform, state: State, value: int) -> State:
     """Return the state with another IA32_DEBUGCTL of the guest's, in the processor too while it runs."""
-    guest = state.guest
-    guest = type(guest)._make((*guest[:4], value, *guest[5:]))
-    if state.rules.flavour != ARCH:
-        guest = settled(state.rules.facility, guest)
-    state = with_guest(state, guest)
-    if not state.running:
-        return state
-    lbr = state.lbr
-    lbr = type(lbr)._make((*lbr[:4], loaded_debugctl(design, state), *lbr[5:]))
-    return with_lbr(state, lbr if state.rules.flavour == ARCH else settled(platform.facility, lbr))
+    lbr, guest = state.lbr, changed(state.guest, DEBUGCTL_AT, value)
+    if state.running:
+        lbr = changed(lbr, DEBUGCTL_AT, loaded_debugctl(design, state, value))
+    if state.rules.flavour != ARCH:  # where the enable bit is in this register
+        lbr, guest = settled(platform.facility, lbr), settled(state.rules.facility, guest)
+    return with_both(state, lbr, guest)
 
 
 def with_frozen(platform: Platform, state: State, frozen: int) -> State:

@@ -55,7 +55,9 @@ def taken(design: Design, platform: Platform, state: State, fresh: int = 0) -> S
     state = state._replace(owned=1)
     if state.running:
         loads = switches(design, platform, state)
-        lbr = lbr._replace(ctl=ctl if loads else lbr.ctl, frozen=guest.frozen, debugctl=loaded_debugctl(design, state))
+        lbr = lbr._replace(
+            ctl=ctl if loads else lbr.ctl, frozen=guest.frozen, debugctl=loaded_debugctl(design, state, guest.debugctl)
+        )
     return decided(design, state._replace(lbr=lbr))
 
 

@@ -20,7 +20,7 @@ from archlbr.vpmu.entries import FROM, TO, canonical, entry_read, entry_write, f
 from archlbr.vpmu.entries import INFO as INFO_AT
 from archlbr.vpmu.interception import decided, enabled, guest_ctl, with_ctl, with_debugctl
 from archlbr.vpmu.ownership import asked, resets_hardware
-from archlbr.vpmu.state import State
+from archlbr.vpmu.state import XSS_AT, State, changed, with_both
 
 if TYPE_CHECKING:
     from archlbr.lbr import state as lbr_state
@@ -67,12 +67,12 @@ def _write_depth(design: Design, _platform: Platform, state: State, _x: int, val
     if value not in state.rules.depths:
         return None
     lbr = _deep(state.lbr, value) if resets_hardware(design, state) else state.lbr
-    return decided(design, State._make((lbr, _deep(state.guest, value), *state[2:])))
+    return decided(design, with_both(state, lbr, _deep(state.guest, value)))
 
 
 def _deep(file: lbr_state.State, depth: int) -> lbr_state.State:
     # lbr.freeze.wiped at another DEPTH, from slices: this is on the hot path.
-    return type(file)._make((file[0], depth, (EMPTY,) * depth, *file[3:11], 0, 0, 0))
+    return tuple.__new__(type(file), (file[0], depth, (EMPTY,) * depth) + file[3:11] + (0, 0, 0))  # noqa: RUF005
 
 
 DEPTH = Register(
@@ -197,7 +197,8 @@ LBR_INFO = INFO._replace(msr=msrs.MSR_LBR_INFO, exists=lambda state: state.rules
 # What both facilities answer to -------------------------------------------------------------------------------------
 
 # KVM takes BTF and LBR from anyone and drops them where they do nothing (vmx_set_msr; P6, row 55).
-DROPPED = msrs.DEBUGCTL_LBR | msrs.IA32_DEBUGCTL.named("BTF").mask
+BTF = msrs.IA32_DEBUGCTL.named("BTF").mask
+DROPPED = msrs.DEBUGCTL_LBR | BTF
 
 
 def _write_debugctl(design: Design, platform: Platform, state: State, _x: int, value: int) -> State | None:
@@ -206,7 +207,7 @@ def _write_debugctl(design: Design, platform: Platform, state: State, _x: int, v
         legal |= msrs.DEBUGCTL_FREEZE_LBRS
     if value & ~legal:
         return None
-    kept = value & ~(msrs.IA32_DEBUGCTL.named("BTF").mask if _legacy(state) else DROPPED)
+    kept = value & ~(BTF if _legacy(state) else DROPPED)
     if state.nested.active:
         held = value if design.strips_late else kept
         state = state._replace(nested=state.nested._replace(debugctl12=held))
@@ -239,10 +240,10 @@ def _write_xss(_design: Design, _platform: Platform, state: State, _x: int, valu
     if value & ~state.rules.xss:
         return None
     guest, lbr = state.guest, state.lbr
-    guest = type(guest)._make((*guest[:6], value, *guest[7:]))
+    guest = changed(guest, XSS_AT, value)
     if state.running:
-        lbr = type(lbr)._make((*lbr[:6], value, *lbr[7:]))
-    return State._make((lbr, guest, *state[2:]))
+        lbr = changed(lbr, XSS_AT, value)
+    return with_both(state, lbr, guest)
 
 
 XSS = Register(

@@ -19,9 +19,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from archlbr.arch.vmx import VM_ENTRY_LOAD_IA32_LBR_CTL, VM_EXIT_CLEAR_IA32_LBR_CTL
+from archlbr.lbr import state as lbr_state
 
 if TYPE_CHECKING:
-    from archlbr.lbr import state as lbr_state
     from archlbr.lbr.state import Facility
     from archlbr.vpmu.cpuid import Cpuid, Rules
 
@@ -154,8 +154,22 @@ class State(NamedTuple):
     smram: int
 
 
+# Places in a register file, for what is on the hot path.
+CTL_AT, DEBUGCTL_AT, XSS_AT = (lbr_state.State._fields.index(name) for name in ("ctl", "debugctl", "xss"))
+
+
+def changed(file: lbr_state.State, at: int, value: int) -> lbr_state.State:
+    """Return a register file with one register changed; sums of tuples are the fastest way."""
+    return tuple.__new__(lbr_state.State, file[:at] + (value,) + file[at + 1 :])  # noqa: RUF005
+
+
+def with_both(state: State, lbr: lbr_state.State, guest: lbr_state.State) -> State:
+    """Return the state with both register files replaced."""
+    return tuple.__new__(State, (lbr, guest) + state[2:])  # noqa: RUF005
+
+
 def with_lbr(state: State, lbr: lbr_state.State) -> State:
-    """Return the state with other registers on the processor; sums of tuples are the fastest way, and this is hot."""
+    """Return the state with other registers on the processor."""
     return tuple.__new__(State, (lbr,) + state[1:])  # noqa: RUF005
 
 

@@ -38,7 +38,7 @@ def prepared(design: Design, platform: Platform, state: State) -> State:
     loads = switches(design, platform, state)
     vmcs = Vmcs(
         field(design, state) if loads else state.vmcs.lbr_ctl,
-        loaded_debugctl(design, state),
+        loaded_debugctl(design, state, state.guest.debugctl),
         VM_ENTRY_LOAD_IA32_LBR_CTL * loads,
         VM_EXIT_CLEAR_IA32_LBR_CTL * loads,
         state.vmcs.xss_exiting,
