@@ -18,12 +18,15 @@ import typer
 
 from archlbr import __version__
 from archlbr.cli import check, conform, contract, decode, diff, probe, record, replay, report, trace, validate
+from archlbr.cli import run as machine
 from archlbr.cli.arguments import spell_out_branch_flag
 from archlbr.errors import InputError
 
 INTERRUPTED = 128 + 2  # SIGINT
 PIPE_CLOSED = 128 + 13  # SIGPIPE
 WRONG_USE = 2
+# The shell's completion asks through this variable (`archlbr --show-completion`).
+COMPLETE = "_ARCHLBR_COMPLETE"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # A program and its arguments follow: options end at the first word that is none, as in `perf record ls -l`.
@@ -32,7 +35,6 @@ TAKES_A_PROGRAM = {"allow_interspersed_args": False}
 app = typer.Typer(
     name="archlbr",
     help="Architectural LBR for virtual machines: record the branches of real x86-64 code on any computer.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -65,6 +67,7 @@ app.command("diff")(diff.diff)
 app.command("probe")(probe.probe)
 app.command("replay")(replay.replay)
 app.command("report")(report.report)
+app.command("run")(machine.run)
 app.command("validate")(validate.validate)
 
 
@@ -97,6 +100,10 @@ def silence_stdout() -> None:
 def run(arguments: list[str]) -> int:
     """Run one verb and return its exit status; what goes wrong is raised."""
     command = typer.main.get_command(app)
+    if asked := os.environ.get(COMPLETE):
+        from typer.completion import shell_complete
+
+        return shell_complete(command, {}, "archlbr", COMPLETE, asked)
     try:
         with command.make_context("archlbr", arguments) as context:
             result = command.invoke(context)

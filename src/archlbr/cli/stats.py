@@ -12,6 +12,10 @@ class Stopwatch:
     def __init__(self) -> None:
         self._start = time.perf_counter()
 
+    def seconds(self) -> float:
+        """Return the seconds since it was made."""
+        return time.perf_counter() - self._start
+
     def print(self, *, instructions: int, branches: int, samples: int, engine: str) -> None:
         """Print `stats: key=value ...`, the last line on stderr."""
         seconds = time.perf_counter() - self._start

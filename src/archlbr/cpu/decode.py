@@ -131,9 +131,15 @@ def direct_target(last: Word, end: Word) -> Word:
 @native
 def decode_block(words: Words, entry: int, address: int, size: int) -> None:
     """Fill the table entry at `entry` for the block of `size` bytes at `address`."""
+    decode_bytes(words, entry, address, address, size, address)
+
+
+@native
+def decode_bytes(words: Words, entry: int, key: int, address: int, size: int, code: int) -> None:
+    """Fill the table entry at `entry` for the block of `size` bytes at `address`, found by `key`, read at `code`."""
     end = address + size
     cursor = words[at.CURSOR]
-    store64(cursor, address)
+    store64(cursor, code)
     store64(cursor + uint64(8), size)
     store64(cursor + uint64(16), address)
     last = address
@@ -160,11 +166,11 @@ def decode_block(words: Words, entry: int, address: int, size: int) -> None:
     if load64(cursor + uint64(8)) != 0:
         meta |= uint64(at.META_UNDECODED)
     elif count != 0:
-        meta |= kind_of(identity, last)
-        if repeats(last) != 0:
+        meta |= kind_of(identity, last - address + code)
+        if repeats(last - address + code) != 0:
             meta |= uint64(at.META_REP)
         meta |= spread(last) << uint64(at.META_HASH_SHIFT)
-    words[entry + at.KEY] = address
+    words[entry + at.KEY] = key
     words[entry + at.END] = end
     words[entry + at.LAST] = last
     words[entry + at.META] = meta

@@ -23,6 +23,7 @@ from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
 from archlbr.cpu.address import call1, call5, load64, store64
+from archlbr.cpu.unicorn import longmode
 from archlbr.errors import InternalError
 from archlbr.native import callback
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # The compiled callbacks get no argument of ours, so their words stand in a page at a fixed address.
-_PAGE_AT: Final = 0x1FFF_FE00_0000
+_PAGE_AT: Final = longmode.PAGE_AT
 _RAISE: Final = _PAGE_AT  # raise_exception_err of the engine
 _DELIVER: Final = _PAGE_AT + 8  # x86_cpu_do_interrupt of the engine
 _ASK: Final = _PAGE_AT + 16  # the Python function behind a C callback
@@ -130,7 +131,7 @@ _ASKED: Final = ctypes.CFUNCTYPE(
 )
 
 
-class _Helpers:
+class _Replacements:
     # The patched helpers serve every engine of the process: whose access it is shows in the CPU structure's address.
     def __init__(self) -> None:
         self.accesses: dict[int, Accesses] = {}
@@ -146,9 +147,27 @@ class _Helpers:
             ctypes.c_uint64.from_address(place).value = _symbol(function)
         ctypes.c_uint64.from_address(_ASK).value = ctypes.cast(self._asked, ctypes.c_void_p).value or 0
         self._before = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        for place, name in ((_OWN_RDMSR, "rdmsr"), (_OWN_WRMSR, "wrmsr")):
+        self._calibrate_registers()
+        ctypes.c_uint64.from_address(longmode.COMPUTE_FLAGS).value = _symbol("helper_cc_compute_all_x86_64")
+        ctypes.c_uint64.from_address(longmode.HARDWARE_INTERRUPT).value = _symbol("do_interrupt_x86_hardirq_x86_64")
+        kept = (
+            (_OWN_RDMSR, "rdmsr"),
+            (_OWN_WRMSR, "wrmsr"),
+            (longmode.OWN_WRITE_CR, "write_crN"),
+            (longmode.OWN_INVLPG, "invlpg"),
+        )
+        for place, name in kept:
             ctypes.c_uint64.from_address(place).value = self._keep(_symbol(f"helper_{name}_x86_64"))
-        for name, replacement in (("rdmsr", _rdmsr), ("wrmsr", _wrmsr), ("rdpmc", _rdpmc)):
+        replacements = {
+            "rdmsr": _rdmsr,
+            "wrmsr": _wrmsr,
+            "rdpmc": _rdpmc,
+            "syscall": longmode.syscall,
+            "rdtsc": longmode.rdtsc,
+            "write_crN": longmode.write_cr,
+            "invlpg": longmode.invlpg,
+        }
+        for name, replacement in replacements.items():
             address = _symbol(f"helper_{name}_x86_64")
             page = address & -4096
             if libc.mprotect(ctypes.c_void_p(page), 8192, 7):
@@ -156,6 +175,30 @@ class _Helpers:
             jump = _jump_to(replacement.address)
             ctypes.memmove(address, jump, len(jump))
             libc.mprotect(ctypes.c_void_p(page), 8192, 5)
+
+    # Where the state keeps the registers of SYSCALL, found on a scratch engine before anything is replaced; the places
+    # that `longmode` takes for granted are checked on the way.
+    def _calibrate_registers(self) -> None:
+        scratch = unicorn.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
+        _, env = locate(scratch)
+        values = {longmode.STAR: 0x0023_0010_5AB1_0001, longmode.LSTAR: 0x5AB1_0000_0002, longmode.FMASK: 0x5AB1_0003}
+        for msr, value in zip((0xC0000081, 0xC0000082, 0xC0000084), values.values(), strict=True):
+            scratch.msr_write(msr, value)
+        fs, cr3 = 0x5AB1_0000_1000, 0x5AB1_2000
+        scratch.reg_write(x86.UC_X86_REG_FS_BASE, fs)
+        scratch.reg_write(x86.UC_X86_REG_CR3, cr3)
+        image = ctypes.string_at(env, _STATE_BYTES // 4)
+        for place, value in values.items():
+            offset = image.find(struct.pack("<Q", value))
+            if offset < 0 or offset % 8:
+                raise InternalError(f"the engine keeps no {value:#x} that it was given; install the pinned Unicorn")
+            ctypes.c_uint64.from_address(place).value = offset
+        for place, value in ((longmode.FS_BASE, fs), (longmode.CR3, cr3)):
+            if struct.unpack_from("<Q", image, place)[0] != value:
+                raise InternalError(f"the engine's state differs at byte {place}; install the pinned Unicorn")
+        clock = ctypes.c_uint64(0)
+        self._no_clock = clock
+        set_clock(ctypes.addressof(clock))
 
     # A helper as it was: its first whole instructions, which must not depend on where they lie, and a jump to the rest.
     def _keep(self, address: int) -> int:
@@ -204,12 +247,12 @@ def _symbol(name: str) -> int:
         raise InternalError(f"this Unicorn exports no {name}; install the pinned one") from None
 
 
-_installed: list[_Helpers] = []
+_installed: list[_Replacements] = []
 
 
-def _helpers() -> _Helpers:
+def _replaced() -> _Replacements:
     if not _installed:
-        _installed.append(_Helpers())
+        _installed.append(_Replacements())
     return _installed[0]
 
 
@@ -223,12 +266,12 @@ class SupervisorEngine:
     def __init__(self, accesses: Accesses, cpuid: Callable[[int, int], tuple[int, int, int, int]]) -> None:
         self.uc: Any = unicorn.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
         self._cpuid = cpuid
-        self._shared = _helpers()
-        self.cpu, self.env = self._calibrate()
+        self._shared = _replaced()
+        self.cpu, self.env = locate(self.uc)
         self._shared.accesses[self.env] = accesses
         ctypes.c_uint64.from_address(_CPU_BEFORE_ENV).value = self.env - self.cpu
-        self._plant(uc.UC_HOOK_INTR, _deliver.address)
-        self._plant(uc.UC_HOOK_INSN_INVALID, _undefined.address)
+        self._delivery = self._plant(uc.UC_HOOK_INTR, _deliver.address, self.cpu)
+        self._plant(uc.UC_HOOK_INSN_INVALID, _undefined.address, self.cpu)
         self.uc.hook_add(uc.UC_HOOK_INSN, self._answer_cpuid, None, 1, 0, x86.UC_X86_INS_CPUID)
 
     def run(self, rip: int, until: int, instructions: int = 0) -> None:
@@ -241,32 +284,15 @@ class SupervisorEngine:
         if failure is not None:
             raise failure
 
+    def deliver_with(self, function: int, pointer: int) -> None:
+        """Let a compiled callback of ours deliver exceptions, in place of the plain one."""
+        uclib.uc_hook_del(self.uc._uch, ctypes.c_size_t(self._delivery))
+        self._delivery = self._plant(uc.UC_HOOK_INTR, function, pointer)
+
     def close(self) -> None:
         """Give the engine back; nothing may use it afterwards."""
         self._shared.accesses.pop(self.env, None)
         self.uc = None
-
-    # The engine's CPUX86State begins with the general registers: write values that occur nowhere else, and look for
-    # them in what the engine's handle points at (reference engine.md 3).
-    def _calibrate(self) -> tuple[int, int]:
-        sentinels = [0x51AB_7E00_0000_0001 + 0x0101_0101_0101 * index for index in range(8)]
-        order = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI")
-        identities = [getattr(x86, f"UC_X86_REG_{name}") for name in order]
-        for identity, value in zip(identities, sentinels, strict=True):
-            self.uc.reg_write(identity, value)
-        pattern = struct.pack("<8Q", *sentinels)
-        writable = _writable_ranges()
-        handle = ctypes.string_at(self.uc._uch.value, _HANDLE_BYTES)
-        for (pointer,) in struct.iter_unpack("<Q", handle):
-            room = next((end - pointer for start, end in writable if start <= pointer < end), 0)
-            found = ctypes.string_at(pointer, min(room, _STATE_BYTES)).find(pattern) if room else -1
-            if found >= 0:
-                for identity in identities:
-                    self.uc.reg_write(identity, 0)
-                if any(ctypes.string_at(pointer + found, 64)):
-                    raise InternalError("the engine keeps its registers somewhere else; install the pinned Unicorn")
-                return pointer, pointer + found
-        raise InternalError("the engine's registers were not found in its memory; install the pinned Unicorn")
 
     def _answer_cpuid(self, engine: Any, _data: object) -> int:
         leaf = engine.reg_read(x86.UC_X86_REG_EAX) & _LOW
@@ -275,19 +301,58 @@ class SupervisorEngine:
             engine.reg_write(getattr(x86, f"UC_X86_REG_R{register}X"), value)
         return 1
 
-    def _plant(self, kind: int, function: int) -> None:
+    def _plant(self, kind: int, function: int, pointer: int) -> int:
         hook = ctypes.c_size_t()
         status = uclib.uc_hook_add(
             self.uc._uch,
             ctypes.byref(hook),
             ctypes.c_int(kind),
             ctypes.c_void_p(function),
-            ctypes.c_void_p(self.cpu),
+            ctypes.c_void_p(pointer),
             ctypes.c_uint64(1),
             ctypes.c_uint64(0),
         )
         if status != uc.UC_ERR_OK:
             raise InternalError(f"hook {kind:#x} refused by the engine with error {status}")
+        return hook.value
+
+
+def set_clock(address: int) -> None:
+    """Let RDTSC read the 64-bit word at an address, plus the idle time of `set_idle`."""
+    ctypes.c_uint64.from_address(longmode.CLOCK).value = address
+
+
+def set_idle(ticks: int) -> None:
+    """Add time to RDTSC that passed without instructions."""
+    ctypes.c_uint64.from_address(longmode.CLOCK_IDLE).value = ticks
+
+
+# The engine's CPUX86State begins with the general registers: write values that occur nowhere else, and look for them in
+# what the engine's handle points at (reference engine.md 3).
+def locate(engine: Any) -> tuple[int, int]:
+    """Return where an engine's CPUState and CPUX86State lie; InternalError when they are not found."""
+    sentinels = [0x51AB_7E00_0000_0001 + 0x0101_0101_0101 * index for index in range(8)]
+    order = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI")
+    identities = [getattr(x86, f"UC_X86_REG_{name}") for name in order]
+
+    def fill(values: list[int]) -> None:
+        for identity, value in zip(identities, values, strict=True):
+            engine.reg_write(identity, value)
+
+    pattern = struct.pack("<8Q", *sentinels)
+    writable = _writable_ranges()
+    handle = ctypes.string_at(engine._uch.value, _HANDLE_BYTES)
+    for (pointer,) in struct.iter_unpack("<Q", handle):
+        room = next((end - pointer for start, end in writable if start <= pointer < end), 0)
+        if not room:
+            continue
+        fill(sentinels)
+        found = ctypes.string_at(pointer, min(room, _STATE_BYTES)).find(pattern)
+        fill([0] * 8)
+        # Memory that an earlier engine gave back may hold the same values; only the state itself follows the registers.
+        if found >= 0 and not any(ctypes.string_at(pointer + found, 64)):
+            return pointer, pointer + found
+    raise InternalError("the engine's registers were not found in its memory; install the pinned Unicorn")
 
 
 _HANDLE_BYTES: Final = 0x400

@@ -1,0 +1,121 @@
+"""`archlbr run`: a whole machine that boots a Linux kernel, its LBRs as real to the guest as its console."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from archlbr.errors import InputError
+
+if TYPE_CHECKING:
+    from archlbr.cli.stats import Stopwatch
+    from archlbr.machine.board import Board
+    from archlbr.machine.models import Model
+
+# Model nanoseconds between two looks at the keyboard and the wall clock.
+_LOOK = 20_000_000
+_SIZES = {"K": 10, "M": 20, "G": 30}
+_LEAST, _MOST = 64 << 20, 3 << 30
+TIMED_OUT = 124  # as timeout(1) has it
+
+
+def run(
+    kernel: Annotated[str, typer.Option("--kernel", metavar="IMAGE", help="A Linux bzImage (vmlinuz).")],
+    initrd: Annotated[str | None, typer.Option("--initrd", metavar="FILE", help="Its first file system.")] = None,
+    append: Annotated[str, typer.Option("--append", metavar="TEXT", help="The kernel's command line.")] = "",
+    cpu: Annotated[
+        str,
+        typer.Option("--cpu", metavar="MODEL", help="sapphire-rapids or skylake-server; ,-arch-lbr ,-pmu take away."),
+    ] = "sapphire-rapids",
+    memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="Bytes, with K, M or G.")] = "256M",
+    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="End the run after this time.")] = 0.0,
+    stats: Annotated[bool, typer.Option("--stats", help="End with a line of numbers on stderr.")] = False,
+) -> int:
+    """Boot a machine: its serial console is stdin and stdout, its exit status what the guest writes to port F4H.
+
+    archlbr run --kernel /boot/vmlinuz-$(uname -r) --initrd guest.cpio --append 'console=ttyS0 mitigations=off'
+    """
+    from archlbr.cli.stats import Stopwatch
+    from archlbr.cpu import words as at
+    from archlbr.machine.board import Board
+
+    size = parse_size(memory)
+    model = parse_model(cpu)
+    image, first = _read(kernel), _read(initrd) if initrd is not None else b""
+    watch = Stopwatch()
+    console = bytearray()
+    board = Board(model, size, console.append)
+    board.start_linux(image, first, append)
+    status = _drive(board, console, watch, timeout)
+    if stats:
+        words = board.words
+        watch.print(instructions=int(words[at.RETIRED]), branches=int(words[at.TAKEN]), samples=0, engine="unicorn")
+    return status
+
+
+def parse_size(text: str) -> int:
+    """Return a size in bytes; InputError when it is none, or no machine can have it."""
+    unit = _SIZES.get(text[-1:].upper())
+    digits = text[:-1] if unit is not None else text
+    if not digits.isdecimal():
+        raise InputError(f"{text!r} is no size: give bytes, or a number with K, M or G, such as 256M")
+    size = int(digits) << (unit or 0)
+    if not _LEAST <= size <= _MOST or size % 4096:
+        raise InputError(f"{text} of memory cannot be had: between 64M and 3G, in whole pages")
+    return size
+
+
+def parse_model(text: str) -> Model:
+    """Return the processor model of QEMU's notation `NAME[,-FEATURE...]`; InputError for an unknown part."""
+    from archlbr.machine.models import MODELS, without
+
+    name, *changes = text.split(",")
+    if name not in MODELS:
+        raise InputError(f"unknown processor model {name!r}: choose one of {', '.join(MODELS)}")
+    model = MODELS[name]
+    for change in changes:
+        if change not in ("-arch-lbr", "-pmu"):
+            raise InputError(f"unknown processor feature {change!r}: -arch-lbr and -pmu can be taken away")
+        model = without(model, change[1:])
+    return model
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; name a file that can be read") from error
+
+
+def _drive(board: Board, console: bytearray, watch: Stopwatch, timeout: float) -> int:
+    keyboard = _open_keyboard()
+    out = sys.stdout.buffer
+    while True:
+        status = board.run(board.now() + _LOOK)
+        if console:
+            out.write(bytes(console))
+            out.flush()
+            console.clear()
+        if status is not None:
+            return status
+        if timeout and watch.seconds() > timeout:
+            print(f"archlbr: the machine ran for {timeout:g} s without an end", file=sys.stderr)
+            return TIMED_OUT
+        if keyboard >= 0 and board.serial.wanted and select.select([keyboard], [], [], 0)[0]:
+            typed = os.read(keyboard, 64)
+            if typed:
+                board.serial.receive(typed)
+            else:
+                keyboard = -1
+
+
+def _open_keyboard() -> int:
+    try:
+        return sys.stdin.fileno()
+    except (OSError, ValueError):
+        return -1

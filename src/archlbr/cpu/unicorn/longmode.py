@@ -1,0 +1,134 @@
+"""What Unicorn leaves out of long mode: SYSCALL's transition, a clock behind RDTSC, interrupts from outside.
+
+`supervisor` installs these beside the register accesses. Offsets into the engine's CPUX86State hold for the one pinned
+wheel and are checked when it is calibrated. Rules: SDM vol. 2B, SYSCALL; vol. 3A, 6.8; the shape of the state is
+target/i386/cpu.h of the engine's QEMU.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from numba import types, uint64
+
+from archlbr.cpu.address import Word, call5, load64, store64
+from archlbr.native import callback, native
+
+# Words of the page at a fixed address; `supervisor` writes them.
+PAGE_AT: Final = 0x1FFF_FE00_0000
+CLOCK: Final = PAGE_AT + 256  # address of the word that counts instructions
+CLOCK_IDLE: Final = PAGE_AT + 264  # what is added to it: time that passed without instructions
+STAR: Final = PAGE_AT + 272  # offset of IA32_STAR in the state; LSTAR and FMASK likewise
+LSTAR: Final = PAGE_AT + 280
+FMASK: Final = PAGE_AT + 288
+COMPUTE_FLAGS: Final = PAGE_AT + 296  # helper_cc_compute_all
+HARDWARE_INTERRUPT: Final = PAGE_AT + 304  # do_interrupt_x86_hardirq
+OWN_WRITE_CR: Final = PAGE_AT + 312  # helper_write_crN as it was
+OWN_INVLPG: Final = PAGE_AT + 320  # helper_invlpg as it was
+REMAPS: Final = PAGE_AT + 328  # counts what may have changed the guest's translations
+
+RAX, RCX, RDX, R11 = 0, 8, 16, 88
+RIP, RFLAGS, CC_DST, CC_SRC, CC_SRC2, CC_OP, HFLAGS = 128, 136, 144, 152, 160, 168, 176
+SEGMENTS, SEGMENT = 184, 24
+CS, SS, FS_BASE = SEGMENTS + SEGMENT, SEGMENTS + 2 * SEGMENT, SEGMENTS + 4 * SEGMENT + 8
+CR0, CR3, CR4 = 424, 448, 456
+
+_LOW: Final = 0xFFFFFFFF
+_IF, _DF, _RF = 1 << 9, 1 << 10, 1 << 16
+_CC_OP_EFLAGS: Final = 1
+_CC_BITS: Final = 0x8D5
+# Descriptor caches that SYSCALL loads: flat, present, 64-bit code and data of ring 0 (the flags' place is QEMU's).
+_CODE_FLAGS: Final = 0x00A09B00
+_DATA_FLAGS: Final = 0x00C09300
+_HF_CS64, _HF_CS32, _HF_SS32, _HF_ADDSEG, _HF_INHIBIT = 1 << 15, 1 << 4, 1 << 5, 1 << 6, 1 << 3
+_HF2_NMI: Final = 1 << 34  # bit 2 of hflags2, the upper half of the word
+
+_SYSCALL: Final = types.void(types.uint64, types.int32)
+_ONE: Final = types.void(types.uint64)
+_TWO: Final = types.void(types.uint64, types.uint64)
+_WRITE_CR: Final = types.void(types.uint64, types.int32, types.uint64)
+
+
+@native
+def flags_of(env: Word) -> Word:
+    """Return RFLAGS, which the engine keeps in pieces."""
+    pieces = load64(env + uint64(CC_OP))
+    computed = call5(
+        load64(uint64(COMPUTE_FLAGS)),
+        load64(env + uint64(CC_DST)),
+        load64(env + uint64(CC_SRC)),
+        load64(env + uint64(CC_SRC2)),
+        pieces & uint64(_LOW),
+        uint64(0),
+    )
+    return load64(env + uint64(RFLAGS)) | (computed & uint64(_CC_BITS)) | ((pieces >> uint64(32)) & uint64(_DF))
+
+
+@callback(_SYSCALL)
+def syscall(env: Word, length: Word) -> None:
+    """Enter ring 0 at IA32_LSTAR."""
+    flags = flags_of(env)
+    after = load64(env + uint64(RIP)) + uint64(length)
+    store64(env + uint64(RCX), after)
+    store64(env + uint64(R11), flags & ~uint64(_RF))
+    selector = load64(env + load64(uint64(STAR))) >> uint64(32) & uint64(0xFFFC)
+    kept = load64(env + uint64(RFLAGS)) & ~(load64(env + load64(uint64(FMASK))) | uint64(_RF)) | uint64(2)
+    store64(env + uint64(RFLAGS), kept & ~uint64(_CC_BITS | _DF) | uint64(2))
+    store64(env + uint64(CC_SRC), uint64(0))
+    store64(env + uint64(CC_OP), uint64(_CC_OP_EFLAGS) | uint64(1) << uint64(32))  # no condition set, DF clear
+    for segment, value, rights in ((CS, selector, _CODE_FLAGS), (SS, selector + uint64(8), _DATA_FLAGS)):
+        store64(env + uint64(segment), value)
+        store64(env + uint64(segment + 8), uint64(0))
+        store64(env + uint64(segment + 16), uint64(_LOW) | uint64(rights) << uint64(32))
+    hflags = load64(env + uint64(HFLAGS)) & ~uint64(3 | _HF_ADDSEG)
+    store64(env + uint64(HFLAGS), hflags | uint64(_HF_CS64 | _HF_CS32 | _HF_SS32))
+    store64(env + uint64(RIP), load64(env + load64(uint64(LSTAR))))
+
+
+@callback(_ONE)
+def rdtsc(env: Word) -> None:
+    """Read the time-stamp counter: the model's clock."""
+    ticks = load64(load64(uint64(CLOCK))) + load64(uint64(CLOCK_IDLE))
+    store64(env + uint64(RAX), ticks & uint64(_LOW))
+    store64(env + uint64(RDX), ticks >> uint64(32))
+
+
+@callback(_WRITE_CR)
+def write_cr(env: Word, number: Word, value: Word) -> None:
+    """Write a control register, and count it: CR3, and the paging bits of the others, change translations."""
+    store64(uint64(REMAPS), load64(uint64(REMAPS)) + uint64(1))
+    call5(load64(uint64(OWN_WRITE_CR)), env, uint64(number), value, uint64(0), uint64(0))
+
+
+@callback(_TWO)
+def invlpg(env: Word, address: Word) -> None:
+    """Drop a translation, and count it."""
+    store64(uint64(REMAPS), load64(uint64(REMAPS)) + uint64(1))
+    call5(load64(uint64(OWN_INVLPG)), env, address, uint64(0), uint64(0), uint64(0))
+
+
+@native
+def interruptible(env: Word) -> Word:
+    """Say whether the guest takes a maskable interrupt now: IF, and no shadow of STI or MOV SS."""
+    shadow = load64(env + uint64(HFLAGS)) & uint64(_HF_INHIBIT)
+    return load64(env + uint64(RFLAGS)) & uint64(_IF) != 0 and shadow == 0
+
+
+@native
+def nmi_blocked(env: Word) -> Word:
+    """Say whether an NMI waits for IRET."""
+    return load64(env + uint64(HFLAGS)) & uint64(_HF2_NMI) != 0
+
+
+@native
+def interrupt(env: Word, vector: Word) -> None:
+    """Deliver an interrupt from outside; called from hooks only, since a fault on the way unwinds the stack."""
+    if vector == 2:
+        store64(env + uint64(HFLAGS), load64(env + uint64(HFLAGS)) | uint64(_HF2_NMI))
+    call5(load64(uint64(HARDWARE_INTERRUPT)), env, vector, uint64(1), uint64(0), uint64(0))
+
+
+@native
+def ring(env: Word) -> Word:
+    """Return the CPL."""
+    return load64(env + uint64(HFLAGS)) & uint64(3)

@@ -1,0 +1,215 @@
+"""A whole machine: one processor, memory, interrupt controllers, timers, a serial port.
+
+`cli.run` builds a `Board` and runs it. Guest code executes on the supervisor engine under the hooks of
+`machine.observing`; the board serves what the hooks stop for: the clock, interrupts, a counter's overflow. Time is the
+model's clock, one nanosecond a retired instruction plus what was slept in HLT, so that a run repeats.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from unicorn import unicorn_const as uc
+from unicorn import x86_const as x86
+from unicorn.unicorn_py3.unicorn import uclib
+
+from archlbr.cpu import words as at
+from archlbr.cpu.decode import Decoder
+from archlbr.cpu.unicorn.supervisor import SupervisorEngine, set_clock, set_idle
+from archlbr.errors import InternalError
+from archlbr.lbr import compiled as lbr
+from archlbr.machine import boot, observing
+from archlbr.machine.devices import lapic
+from archlbr.machine.devices.cmos import Cmos
+from archlbr.machine.devices.lapic import LocalApic
+from archlbr.machine.devices.pic import Pic
+from archlbr.machine.devices.pit import Pit
+from archlbr.machine.devices.ports import Ports
+from archlbr.machine.devices.serial import Serial
+from archlbr.machine.pmu import Pmu
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from archlbr.machine.models import Model
+
+DEBUG_EXIT: Final = 0xF4
+# The local APIC's timer counts at the crystal's 25 MHz (CPUID leaf 15H of the model).
+_TIMER_PERIOD: Final = 40
+_NEVER: Final = 1 << 62
+# CR4.PAE; IA32_EFER with LME and LMA; CR0 with PG, ET and PE.
+_PAE, _EFER, _LONG_MODE, _PAGING = 1 << 5, 0xC0000080, 0x500, 0x80000011
+
+
+class Board:
+    """A machine of one processor with `memory` bytes; `transmit` gets what the serial port sends."""
+
+    def __init__(self, model: Model, memory: int, transmit: Callable[[int], None]) -> None:
+        self.status: int | None = None
+        self.idle = 0
+        self._ram = mmap.mmap(-1, memory)
+        self.memory = memoryview(self._ram)
+        self.words = np.zeros(observing.OBSERVING_WORDS, np.uint64)
+        self.words[observing.LBR_AT : observing.LBR_END] = lbr.new_words(model.facility)
+        self.pmu = Pmu(model, self.words, self.now)
+        self.engine = SupervisorEngine(self.pmu, model.answer_cpuid)
+        self.uc: Any = self.engine.uc
+        self.uc.mem_map_ptr(0, memory, uc.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(self._ram)))
+        self.apic = LocalApic(self.now, _TIMER_PERIOD)
+        self.pic = Pic()
+        self.pit = Pit(self.now, lambda level: self.pic.raise_line(0, level))
+        self.serial = Serial(0x3F8, transmit, lambda level: self.pic.raise_line(4, level))
+        cmos = Cmos(self.now)
+        self.ports = Ports()
+        self.ports.claim(Pic.PORTS, self.pic.read, self.pic.write)
+        self.ports.claim(Pit.PORTS, self.pit.read, self.pit.write)
+        self.ports.claim(self.serial.ports, self.serial.read, self.serial.write)
+        self.ports.claim(Cmos.PORTS, cmos.read, cmos.write)
+        self.ports.claim((DEBUG_EXIT,), lambda _port: 0xFF, self._exit)
+        self.uc.mmio_map(lapic.BASE, 4096, self._read_apic, None, self._write_apic, None)
+        self.uc.hook_add(uc.UC_HOOK_INSN, self._in, None, 1, 0, x86.UC_X86_INS_IN)
+        self.uc.hook_add(uc.UC_HOOK_INSN, self._out, None, 1, 0, x86.UC_X86_INS_OUT)
+        self._scratch = (ctypes.c_char * 8192)()
+        self._decoder = Decoder()
+        self._decoder.install(self.words)
+        self._link()
+
+    def now(self) -> int:
+        """Return the model's clock in nanoseconds."""
+        return int(self.words[at.RETIRED]) + self.idle
+
+    def start_linux(self, image: bytes, initrd: bytes, append: str) -> None:
+        """Load a kernel and point the processor at its 64-bit entry; InputError when it cannot be loaded."""
+        entry = boot.load_linux(self.memory, image, initrd, append)
+        self.start(entry.rip, entry.rsi)
+
+    def start(self, rip: int, rsi: int = 0) -> None:
+        """Point the processor at 64-bit code in ring 0, with the first 4 GiB mapped to themselves."""
+        boot.identity_map(self.memory)
+        put = self.uc.reg_write
+        put(x86.UC_X86_REG_GDTR, (0, boot.GDT, boot.GDT_LIMIT, 0))
+        put(x86.UC_X86_REG_CR4, _PAE)
+        put(x86.UC_X86_REG_CR3, boot.PAGE_TABLES)
+        self.uc.msr_write(_EFER, _LONG_MODE)
+        put(x86.UC_X86_REG_CR0, _PAGING)
+        put(x86.UC_X86_REG_CS, boot.CODE_SELECTOR)
+        for segment in ("DS", "ES", "SS", "FS", "GS"):
+            put(getattr(x86, f"UC_X86_REG_{segment}"), boot.DATA_SELECTOR)
+        put(x86.UC_X86_REG_RSP, boot.STACK)
+        put(x86.UC_X86_REG_RSI, rsi)
+        put(x86.UC_X86_REG_RIP, rip)
+
+    def run(self, until: int = _NEVER) -> int | None:
+        """Run until the guest ends the machine, or the clock (ns) reaches `until`: None then, else the exit status."""
+        words = self.words
+        rip = self.uc.reg_read(x86.UC_X86_REG_RIP)
+        while self.status is None and self.now() < until:
+            self._serve(until)
+            words[at.REASON] = at.REASON_NONE
+            words[at.LIMIT] = 0
+            self.engine.run(rip, 0)
+            reason = int(words[at.REASON])
+            taken = reason == observing.REASON_TAKEN
+            rip = int(words[observing.HANDLER]) if taken else self.uc.reg_read(x86.UC_X86_REG_RIP)
+            if reason == observing.REASON_READY:
+                self._take_interrupt()
+            elif reason == at.REASON_NONE and self.status is None:
+                self._halt(until)
+        self.uc.reg_write(x86.UC_X86_REG_RIP, rip)
+        return self.status
+
+    def _serve(self, until: int) -> None:
+        now = self.now()
+        self.pit.serve(now)
+        self.apic.serve(now)
+        self.pmu.serve()
+        if self.pmu.overflowed:
+            self.pmu.overflowed = 0
+            self.apic.performance_interrupt()
+        due = min(clock for clock in (self.pit.due, self.apic.due, until) if clock >= 0)
+        self.words[at.DEADLINE] = max(0, due - self.idle)
+        self.words[observing.WANTED] = 2 if self.apic.nmi else 1 if self._waiting() else 0
+
+    def _waiting(self) -> bool:
+        return bool(self.apic.enabled and self.apic.pending()) or (self.apic.passes_pic and self.pic.pending())
+
+    def _take_interrupt(self) -> None:
+        if self.apic.nmi:
+            self.apic.nmi, vector = 0, 2
+        elif self.apic.enabled and (vector := self.apic.pending()):
+            self.apic.acknowledge(vector)
+        else:
+            vector = self.pic.acknowledge()
+        self.words[observing.INJECT] = vector + 1
+
+    # HLT: time passes until something interrupts. With interrupts off nothing will.
+    def _halt(self, until: int) -> None:
+        while not (self.apic.nmi or self._waiting()):
+            due = min(clock for clock in (self.pit.due, self.apic.due, until) if clock >= 0)
+            if due >= _NEVER:
+                self.status = 0  # nothing can wake it
+                return
+            self.idle += max(0, due - self.now())
+            set_idle(self.idle)
+            self.pit.serve(self.now())
+            self.apic.serve(self.now())
+            if self.now() >= until:
+                return
+
+    def _link(self) -> None:
+        words = self.words
+        words[observing.ENV] = self.engine.env
+        words[observing.CPU] = self.engine.cpu
+        words[observing.ENGINE] = self.uc._uch.value
+        words[observing.SCRATCH] = ctypes.addressof(self._scratch)
+        words[observing.MARK_WORD : observing.MARK_WORD + observing.MARKS] = observing.NOTHING
+        words[observing.MARK_AT : observing.MARK_AT + observing.MARKS] = observing.NEVER
+        for place, name in (
+            (observing.VMEM_READ, "uc_vmem_read"),
+            (observing.DELIVER, "x86_cpu_do_interrupt_x86_64"),
+            (at.EMU_STOP, "uc_emu_stop"),
+        ):
+            words[place] = ctypes.cast(getattr(uclib, name), ctypes.c_void_p).value or 0
+        set_clock(words.ctypes.data + 8 * at.RETIRED)
+        set_idle(0)
+        here = words.ctypes.data
+        for kind, function in (
+            (uc.UC_HOOK_BLOCK, observing.observing),
+            (uc.UC_HOOK_EDGE_GENERATED, observing.translated),
+        ):
+            hook = ctypes.c_size_t()
+            status = uclib.uc_hook_add(
+                self.uc._uch,
+                ctypes.byref(hook),
+                ctypes.c_int(kind),
+                ctypes.c_void_p(function.address),
+                ctypes.c_void_p(here),
+                ctypes.c_uint64(1),
+                ctypes.c_uint64(0),
+            )
+            if status != uc.UC_ERR_OK:
+                raise InternalError(f"hook {kind:#x} refused by the engine with error {status}")
+        self.engine.deliver_with(observing.excepting.address, here)
+
+    def _in(self, _engine: Any, port: int, size: int, _data: object) -> int:
+        return self.ports.read(port, size)
+
+    def _out(self, _engine: Any, port: int, size: int, value: int, _data: object) -> None:
+        self.ports.write(port, size, value)
+        self.words[at.LIMIT] = 0
+
+    def _exit(self, _port: int, value: int) -> None:
+        if self.status is None:
+            self.status = value << 1 & 0xFF | 1  # isa-debug-exit of QEMU
+            self.uc.emu_stop()
+
+    def _read_apic(self, _engine: Any, offset: int, _size: int, _data: object) -> int:
+        return self.apic.read(offset & 0xFF0)
+
+    def _write_apic(self, _engine: Any, offset: int, _size: int, value: int, _data: object) -> None:
+        self.apic.write(offset & 0xFF0, value)
+        self.words[at.LIMIT] = 0
+        self.words[at.DEADLINE] = 0  # a timer may be due sooner now: the hook stops and the board looks

@@ -1,0 +1,1 @@
+"""The board's devices: each a small state machine that ports, MMIO and the clock drive."""

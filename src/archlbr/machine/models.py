@@ -1,0 +1,99 @@
+"""The processor models of a whole machine: what CPUID says, which LBR facility and which PMU there are.
+
+`machine.board` builds a processor from one. Leaves: SDM vol. 2A, CPUID; architecture.md 1.1. No AVX: the engine does
+not execute it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from archlbr.arch.cpuid import GOLDEN_COVE, Leaf0A, Leaf1C
+from archlbr.lbr.state import Facility, architectural, legacy
+
+# TSC and crystal: 1 GHz and 25 MHz, so that neither is calibrated (leaf 15H).
+_CRYSTAL = 25_000_000
+_RATIO = 40
+
+
+def _bits(*positions: int) -> int:
+    return sum(1 << position for position in positions)
+
+
+# FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR? PGE MCA CMOV PAT CLFSH MMX FXSR SSE SSE2
+_LEAF1_EDX = _bits(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 16, 19, 23, 24, 25, 26)
+# SSE3 SSSE3 CX16 PDCM SSE4.1 SSE4.2 MOVBE POPCNT
+_LEAF1_ECX = _bits(0, 9, 13, 15, 19, 20, 22, 23)
+_PDCM = _bits(15)
+# BMI1 BMI2 ERMS
+_LEAF7_EBX = _bits(3, 8, 9)
+_ARCH_LBR = _bits(19)
+
+
+class Model(NamedTuple):
+    """A processor: signature is leaf 1 EAX; pmu is leaf 0AH, all 0 for none; lbr is leaf 1CH, all 0 for the legacy one.
+
+    lbr_format: PERF_CAPABILITIES[5:0] of the legacy facility, -1 when there is no LBR facility at all.
+    """
+
+    name: str
+    signature: int
+    pmu: Leaf0A
+    lbr: Leaf1C
+    lbr_format: int
+
+    @property
+    def facility(self) -> Facility:
+        """The LBR facility."""
+        if self.lbr.depths:
+            return architectural(self.lbr, self.pmu.version or 5, xsaves=False)
+        return legacy(max(self.lbr_format, 0), 32, self.pmu.version or 4)
+
+    def answer_cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """Return EAX, EBX, ECX and EDX for a leaf and subleaf."""
+        highest = 0x1C if self.lbr.depths else 0x16
+        if leaf > highest and not 0x80000000 <= leaf <= 0x80000008:
+            leaf = highest
+        match leaf:
+            case 0:
+                return highest, 0x756E6547, 0x6C65746E, 0x49656E69
+            case 1:
+                ecx = _LEAF1_ECX if self.pmu.version else _LEAF1_ECX & ~_PDCM
+                return self.signature, 0x00010800, ecx, _LEAF1_EDX
+            case 2:
+                return 0x00FEFF01, 0xF0, 0, 0
+            case 4:
+                caches = ((0x121, 47185983, 63), (0x122, 29360191, 63), (0x143, 62914623, 2047))
+                if subleaf < len(caches):
+                    eax, ebx, sets = caches[subleaf]
+                    return eax, ebx, sets, 0
+                return 0, 0, 0, 0
+            case 7 if subleaf == 0:
+                return 0, _LEAF7_EBX, 0, _ARCH_LBR if self.lbr.depths else 0
+            case 0xA:
+                return self.pmu.eax, self.pmu.ebx, self.pmu.ecx, self.pmu.edx
+            case 0x15:
+                return 1, _RATIO, _CRYSTAL, 0
+            case 0x16:
+                return 1000, 1000, 25, 0
+            case 0x1C if subleaf == 0 and self.lbr.depths:
+                return self.lbr.eax, self.lbr.ebx, self.lbr.ecx, self.lbr.edx
+            case 0x80000000:
+                return 0x80000008, 0, 0, 0
+            case 0x80000001:
+                return 0, 0, _bits(0), _bits(11, 20, 29)
+            case 0x80000008:
+                return 0x00003027, 0, 0, 0
+        return 0, 0, 0, 0
+
+
+SAPPHIRE_RAPIDS = Model("sapphire-rapids", 0x000806F8, Leaf0A.of(5), GOLDEN_COVE, 0x3F)
+SKYLAKE_SERVER = Model("skylake-server", 0x00050654, Leaf0A.of(4, fixed=3), Leaf1C(), 5)
+MODELS: dict[str, Model] = {model.name: model for model in (SAPPHIRE_RAPIDS, SKYLAKE_SERVER)}
+
+
+def without(model: Model, feature: str) -> Model:
+    """Return a model without `arch-lbr` (no LBR facility is left) or without `pmu` (and so without LBRs to sample)."""
+    if feature == "pmu":
+        return model._replace(pmu=Leaf0A(), lbr=Leaf1C(), lbr_format=-1)
+    return model._replace(lbr=Leaf1C(), lbr_format=-1) if model.lbr.depths else model

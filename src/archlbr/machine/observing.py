@@ -1,0 +1,269 @@
+"""The compiled hooks of a whole machine: branches of every ring, faults, interrupts, and time.
+
+`machine.board` plants them. As in `machine.hooks`, a block tells how the one before it ended; here the ring before and
+after is part of the branch, exceptions and interrupts are branches of kind OTHER, and a block is known by its address
+and by how often the guest's translations may have changed (CR writes, INVLPG), so that two address spaces never share
+an entry. Code that was translated again was written to: its entry is dropped. Design: docs/decisions/015.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from numba import carray, types, uint64
+
+from archlbr.arch.branches import BranchKind
+from archlbr.cpu import words as at
+from archlbr.cpu.address import Word, call1, call5, load64
+from archlbr.cpu.decode import count_to, decode_bytes
+from archlbr.cpu.unicorn import longmode
+from archlbr.cpu.unicorn.blocks import forget_blocks, leave
+from archlbr.lbr import compiled as lbr
+from archlbr.native import callback, native, native_inline
+
+if TYPE_CHECKING:
+    from archlbr.cpu.words import Words
+
+BLOCK_HOOK = types.void(types.uint64, types.uint64, types.uint32, types.CPointer(types.uint64))
+EDGE_HOOK = types.void(types.uint64, types.uint64, types.uint64, types.CPointer(types.uint64))
+INTERRUPT_HOOK = types.void(types.uint64, types.uint32, types.CPointer(types.uint64))
+
+ENV = at.WORDS  # address of the engine's CPUX86State
+CPU = at.WORDS + 1  # and of its CPUState
+VMEM_READ = at.WORDS + 2  # uc_vmem_read
+SCRATCH = at.WORDS + 3  # address of a page that code is copied to
+ENGINE = at.WORDS + 4
+DELIVER = at.WORDS + 5  # x86_cpu_do_interrupt
+FIRST_REMAP = at.WORDS + 6  # the count of remaps that key 0 stands for
+RING = at.WORDS + 7  # of the running block
+WANTED = at.WORDS + 8  # 1: a maskable interrupt waits; 2: an NMI
+INJECT = at.WORDS + 9  # vector + 1 that the next block's hook delivers
+REMAPPED = at.WORDS + 10  # the count of remaps at the last block
+HANDLER = (
+    at.WORDS + 11
+)  # where the interrupt that was delivered goes on: the engine may put RIP back on the block it left
+RETIRED_BY_RING = at.WORDS + 12  # four words each, by the ring of the block: instructions
+TAKEN_BY_RING = at.WORDS + 16  # near branches taken
+BRANCHES_BY_RING = at.WORDS + 20  # branches, taken or not
+MISSED_BY_RING = at.WORDS + 24  # taken branches that the predictor missed
+NOTHING = at.WORDS + 28  # a word that stays 0
+MARKS = 6
+MARK_WORD = at.WORDS + 32  # counts to watch, by their words
+MARK_AT = MARK_WORD + MARKS  # and what they must reach for the board to look
+LBR_AT = at.WORDS + 48
+LBR_END = LBR_AT + lbr.COUNT
+OBSERVING_WORDS = LBR_END
+
+NEVER: Final = 1 << 62
+
+REASON_READY: Final = 16  # an interrupt that was wanted can be taken now
+REASON_TAKEN: Final = 17  # it was delivered; RIP is the handler
+
+_NONE, _OTHER = int(BranchKind.NONE), int(BranchKind.OTHER)
+_KERNEL: Final = 1 << 63
+_KEYS: Final = 1 << 16
+_KEY_SHIFT: Final = 47
+_EVENT: Final = 8  # lbr.record's flag for what updates LER
+_MIX: Final = 0x9E3779B97F4A7C15
+_HASH_SHIFT: Final = 64 - at.SLOTS_LOG2
+_TABLE_END: Final = at.TABLE + at.SLOTS * at.ENTRY
+_READ: Final = 1  # UC_PROT_READ
+
+
+@native_inline
+def _key(words: Words, address: Word) -> Word:
+    # Kernel addresses mean the same in every address space; user addresses only until translations change.
+    if address >> uint64(63) != 0:
+        return address
+    return address ^ (words[REMAPPED] - words[FIRST_REMAP]) << uint64(_KEY_SHIFT)
+
+
+@native
+def _remapped(words: Words) -> None:
+    now = load64(uint64(longmode.REMAPS))
+    words[REMAPPED] = now
+    if now - words[FIRST_REMAP] >= _KEYS:
+        words[FIRST_REMAP] = now
+        forget_blocks(words)
+
+
+@native
+def _fetch(words: Words, address: Word, size: Word) -> Word:
+    # Code by its linear address, through the guest's own translation.
+    if size > uint64(4096):
+        size = uint64(4096)
+    call5(words[VMEM_READ], words[ENGINE], address, uint64(_READ), words[SCRATCH], size)
+    return words[SCRATCH]
+
+
+@native
+def _find_slowly(words: Words, key: Word, address: Word, size: Word) -> Word:
+    slot = uint64(at.TABLE) + (((key * uint64(_MIX)) >> uint64(_HASH_SHIFT)) << uint64(2))
+    while words[slot] != 0:
+        if words[slot] == key:
+            if words[slot + at.END] != address + size:
+                decode_bytes(words, slot, key, address, size, _fetch(words, address, size))
+            return slot
+        slot += uint64(at.ENTRY)
+        if slot == _TABLE_END:
+            slot = uint64(at.TABLE)
+    if words[at.TABLE_USED] > at.SLOTS // 2:
+        forget_blocks(words)
+        slot = uint64(at.TABLE) + (((key * uint64(_MIX)) >> uint64(_HASH_SHIFT)) << uint64(2))
+    words[at.TABLE_USED] += uint64(1)
+    words[at.MISSES] += uint64(1)
+    decode_bytes(words, slot, key, address, size, _fetch(words, address, size))
+    return slot
+
+
+@native_inline
+def _find(words: Words, address: Word, size: Word) -> Word:
+    key = _key(words, address)
+    slot = uint64(at.TABLE) + (((key * uint64(_MIX)) >> uint64(_HASH_SHIFT)) << uint64(2))
+    if words[slot] == key and words[slot + at.END] == address + size:
+        return slot
+    return _find_slowly(words, key, address, size)
+
+
+@native_inline
+def _stop(words: Words, engine: Word, reason: Word) -> None:
+    if words[at.REASON] == at.REASON_NONE:
+        words[at.REASON] = reason
+    words[at.UNUSUAL] |= uint64(at.UNUSUAL_REPEATED)
+    call1(words[at.EMU_STOP], engine)
+
+
+@native
+def _event(words: Words, source: Word, before: Word) -> None:
+    # An exception or interrupt has been delivered: a branch of kind OTHER from `source` to where RIP is now.
+    env = words[ENV]
+    after = longmode.ring(env)
+    kind: Word = uint64(_OTHER)
+    target: Word = load64(env + uint64(longmode.RIP))
+    lbr.record(
+        words[LBR_AT:LBR_END],
+        source,
+        target,
+        kind,
+        before,
+        after,
+        words[at.RETIRED],
+        uint64(_EVENT),
+    )
+    words[RING] = after
+    words[at.CURRENT] = uint64(0)
+
+
+@native
+def _deliver_wanted(words: Words, engine: Word, address: Word) -> None:
+    vector = words[INJECT] - uint64(1)
+    words[INJECT] = uint64(0)
+    env = words[ENV]
+    before = longmode.ring(env)
+    longmode.interrupt(env, vector)
+    _event(words, address, before)
+    words[HANDLER] = load64(env + uint64(longmode.RIP))
+    words[at.REASON] = uint64(REASON_TAKEN)
+    words[at.UNUSUAL] = uint64(0)
+    call1(words[at.EMU_STOP], engine)
+
+
+@native
+def _look_around(words: Words, engine: Word) -> None:
+    words[at.LIMIT] = min(words[at.DEADLINE], words[at.RETIRED] + uint64(at.PATIENCE))
+    if words[WANTED] != 0:
+        words[at.LIMIT] = uint64(0)  # look again at each block until it can be taken
+        env = words[ENV]
+        if words[WANTED] == 2:
+            if not longmode.nmi_blocked(env):
+                _stop(words, engine, uint64(REASON_READY))
+                return
+        elif longmode.interruptible(env):
+            _stop(words, engine, uint64(REASON_READY))
+            return
+    if words[at.RETIRED] >= words[at.DEADLINE]:
+        _stop(words, engine, uint64(at.REASON_SLICE))
+
+
+@callback(BLOCK_HOOK)
+def observing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
+    """Record how the block before this one ended, count, and look after interrupts and the clock."""
+    words = carray(pointer, (OBSERVING_WORDS,))
+    if words[at.UNUSUAL] != 0:
+        words[at.UNUSUAL] = uint64(0)
+        if words[INJECT] != 0:
+            _deliver_wanted(words, engine, address)
+        return
+    if load64(uint64(longmode.REMAPS)) != words[REMAPPED]:
+        _remapped(words)
+    ring = load64(words[ENV] + uint64(longmode.HFLAGS)) & uint64(3)
+    if words[at.CURRENT] != 0:
+        before = words[RING]
+        retired, taken = words[at.RETIRED], words[at.TAKEN]
+        ends = words[words[at.CURRENT] + at.META] & uint64(0xFF)
+        kind = leave(words, address)
+        words[RETIRED_BY_RING + before] += words[at.RETIRED] - retired
+        words[TAKEN_BY_RING + before] += words[at.TAKEN] - taken
+        words[BRANCHES_BY_RING + before] += uint64(ends != _NONE)
+        words[MISSED_BY_RING + before] += (words[at.TAKEN] - taken) & words[at.MISPREDICTED]
+        if kind != _NONE:
+            lbr.record(
+                words[LBR_AT:LBR_END],
+                words[at.FROM],
+                address,
+                kind,
+                before,
+                ring,
+                words[at.RETIRED],
+                words[at.MISPREDICTED],
+            )
+    words[RING] = ring
+    words[at.CURRENT] = _find(words, address, uint64(size))
+    for index in range(MARKS):
+        if words[words[MARK_WORD + index]] >= words[MARK_AT + index]:
+            words[MARK_AT + index] = uint64(NEVER)
+            _stop(words, engine, uint64(at.REASON_SLICE))
+            return
+    if words[at.RETIRED] >= words[at.LIMIT]:
+        _look_around(words, engine)
+
+
+@callback(INTERRUPT_HOOK)
+def excepting(_engine: Word, _vector: Word, pointer: Any) -> None:
+    """Deliver an exception or a software interrupt through the guest's IDT and record it."""
+    words = carray(pointer, (OBSERVING_WORDS,))
+    env = words[ENV]
+    source = load64(env + uint64(longmode.RIP))
+    before = longmode.ring(env)
+    current = words[at.CURRENT]
+    if current != 0 and words[at.UNUSUAL] == 0:
+        start = words[current + at.KEY]
+        if start >> uint64(63) == 0:
+            start ^= (words[REMAPPED] - words[FIRST_REMAP]) << uint64(_KEY_SHIFT)
+        if start < source <= words[current + at.END]:
+            code = _fetch(words, start, source - start)
+            done = count_to(words, code, code + (source - start))
+            words[at.RETIRED] += done
+            words[RETIRED_BY_RING + before] += done
+    words[at.CURRENT] = uint64(0)
+    words[at.UNUSUAL] = uint64(0)
+    call1(words[DELIVER], words[CPU])
+    _event(words, source, before)
+
+
+@callback(EDGE_HOOK)
+def translated(_engine: Word, block: Word, _before: Word, pointer: Any) -> None:
+    """Forget what was decoded at an address that the engine translates again: the bytes may be others."""
+    words = carray(pointer, (OBSERVING_WORDS,))
+    if load64(uint64(longmode.REMAPS)) != words[REMAPPED]:
+        _remapped(words)
+    key = _key(words, load64(block))
+    slot = uint64(at.TABLE) + (((key * uint64(_MIX)) >> uint64(_HASH_SHIFT)) << uint64(2))
+    while words[slot] != 0:
+        if words[slot] == key:
+            if slot != words[at.CURRENT]:
+                words[slot + at.END] = uint64(0)
+            return
+        slot += uint64(at.ENTRY)
+        if slot == _TABLE_END:
+            slot = uint64(at.TABLE)

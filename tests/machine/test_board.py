@@ -1,0 +1,126 @@
+"""Small ring-0 programs on the board: the console, the way out, time, interrupts, LBR registers and counters."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from unicorn import x86_const as x86
+
+from archlbr.errors import InputError
+from archlbr.machine import boot
+from archlbr.machine.board import Board
+from archlbr.machine.models import MODELS, SAPPHIRE_RAPIDS, SKYLAKE_SERVER, without
+
+CODE, IDT, COUNT = 0x200000, 0x210000, 0x220000
+OUT_F4 = "e6f4"  # out 0f4h, al
+
+
+def machine(code: str, model: str = "sapphire-rapids") -> tuple[Board, bytearray]:
+    console = bytearray()
+    board = Board(MODELS[model], 64 << 20, console.append)
+    program = bytes.fromhex(code)
+    board.memory[CODE : CODE + len(program)] = program
+    board.start(CODE)
+    return board, console
+
+
+def wrmsr(msr: int, value: int) -> str:
+    return (
+        "b9"
+        + struct.pack("<I", msr).hex()
+        + "b8"
+        + struct.pack("<I", value & 0xFFFFFFFF).hex()
+        + ("ba" + struct.pack("<I", value >> 32).hex() + "0f30")
+    )
+
+
+def test_the_console_and_the_way_out() -> None:
+    # mov dx, 3f8h; mov al, 'h'; out dx, al; mov al, 'i'; out dx, al; mov al, 5; out 0f4h, al; jmp $
+    board, console = machine("66baf803 b068 ee b069 ee b005 e6f4 ebfe")
+    assert (board.run(10**9), bytes(console)) == (11, b"hi")
+
+
+def test_time_passes_with_instructions_and_in_hlt() -> None:
+    # rdtsc; mov rbx, rax; jmp +0; nop x4; rdtsc; sub rax, rbx; out 0f4h, al
+    board, _ = machine("0f31 4889c3 eb00 90909090 0f31 4829d8 e6f4 ebfe")
+    status = board.run(10**9)
+    assert status is not None
+    assert status >> 1 == 3  # time is told at a block's start: RDTSC, MOV and JMP were the block before
+
+
+def test_halting_for_good_ends_the_machine() -> None:
+    board, _ = machine("fa f4")
+    assert board.run() == 0
+
+
+def test_a_timer_interrupt_goes_through_the_idt_and_back() -> None:
+    # lidt; the 8259; PIT channel 0 in mode 2; sti; hlt; jmp to hlt. Handler: inc [COUNT]; eoi; iretq
+    setup = "0f011c25" + struct.pack("<I", IDT - 16).hex()
+    pic = "b011 e620 b030 e621 b004 e621 b001 e621 b0fe e621"
+    pit = "b034 e643 b09c e640 b02e e640"
+    loop = "fb f4 833c25" + struct.pack("<I", COUNT).hex() + "03 75f4 b007 e6f4 ebfe"
+    board, _ = machine(setup + pic + pit + loop)
+    handler = CODE + 0x1000
+    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
+    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
+    board.memory[IDT + 16 * 0x30 : IDT + 16 * 0x31] = gate
+    code = bytes.fromhex("ff0425" + struct.pack("<I", COUNT).hex() + "50 b020 e620 58 48cf")
+    board.memory[handler : handler + len(code)] = code
+    assert board.run(10**9) == 15
+    assert struct.unpack_from("<I", board.memory, COUNT)[0] == 3
+    assert 30_000_000 <= board.now() < 30_100_000
+
+
+def test_lbr_records_of_ring_0_hold_what_ran() -> None:
+    # CTL <- OS, all kinds, enabled; jmp +2; call +1 over a nop; then read FROM_0, TO_0 into r8, r9
+    code = wrmsr(0x14CE, 0x7F0003) + "eb02 9090 e801000000 90 "
+    read = "b900150000 0f32 4989c0 b900160000 0f32 4989c1 b901150000 0f32 4989c2 b000 e6f4 ebfe"
+    board, _ = machine(code + read)
+    assert board.run(10**9) == 1
+    base = CODE + len(bytes.fromhex(wrmsr(0x14CE, 0)))
+    seen = [board.uc.reg_read(getattr(x86, f"UC_X86_REG_R{index}")) for index in (8, 9, 10)]
+    assert seen == [base + 4, base + 10, base]
+
+
+def test_a_counter_overflows_into_an_nmi_and_freezes_the_lbrs() -> None:
+    # A counter of near taken branches of ring 0, five before its end; the NMI handler writes GLOBAL_STATUS to F4H.
+    setup = "0f011c25" + struct.pack("<I", IDT - 16).hex()
+    apic = "b84003e0fe c70000040000"  # mov eax, 0fee00340h; mov dword [rax], 400h
+    counting = (
+        wrmsr(0x1D9, 1 << 11) + wrmsr(0x14CE, 0x7F0003) + wrmsr(0x4C1, (1 << 48) - 5) + wrmsr(0x186, 0x5220C4)
+        + wrmsr(0x38F, 1)
+    )  # fmt: skip
+    board, _ = machine(setup + apic + counting + "ebfe")
+    handler = CODE + 0x1000
+    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
+    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
+    board.memory[IDT + 32 : IDT + 48] = gate
+    # rdmsr 38eh; shr edx, 26: LBR_FRZ; shl dl, 1; or al, dl; out 0f4h, al
+    code = bytes.fromhex("b98e030000 0f32 c1ea1a d0e2 08d0 e6f4 ebfe")
+    board.memory[handler : handler + len(code)] = code
+    assert board.run(10**9) == 7  # bit 0: the counter; bit 1: LBR_FRZ; as QEMU shifts them for the exit status
+    assert board.pmu.rdmsr(0x1500) == board.pmu.rdmsr(0x1600)  # the newest record is the JMP to itself, not the NMI
+
+
+def test_without_arch_lbr_its_registers_fault_and_cpuid_hides_it() -> None:
+    model = without(SAPPHIRE_RAPIDS, "arch-lbr")
+    assert model.answer_cpuid(7, 0)[3] >> 19 & 1 == 0
+    assert SAPPHIRE_RAPIDS.answer_cpuid(7, 0)[3] >> 19 & 1 == 1
+    assert without(SKYLAKE_SERVER, "pmu").answer_cpuid(0xA, 0) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (b"", "this is no Linux bzImage (no HdrS at 202H); give a vmlinuz"),
+        (
+            bytes(0x202) + b"HdrS" + bytes(0x100),
+            "boot protocol 0x0 has no 64-bit entry; give a 64-bit kernel of 3.8 or newer",
+        ),
+    ],
+)
+def test_what_is_no_kernel_is_refused(image: bytes, reason: str) -> None:
+    with pytest.raises(InputError) as caught:
+        boot.load_linux(memoryview(bytearray(1 << 20)), image, b"", "")
+    assert str(caught.value) == reason
