@@ -8,7 +8,7 @@ BIN := .venv/bin
 DEMO := build/demo
 SYNCED := .venv/.synced
 
-.PHONY: help setup demo test lint conform-kvm bench clean
+.PHONY: help setup demo test lint conform-kvm bench man clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -50,6 +50,9 @@ conform-kvm: setup ## Ask the conformance table of this host's KVM.
 
 bench: setup ## Measure the speeds of docs/benchmarks.md.
 	@$(BIN)/python -m bench
+
+man: setup ## Write the manual pages to build/man, from the help.
+	@$(BIN)/python -m archlbr.cli.manual build/man
 
 clean: ## Remove what the other targets made.
 	@rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -50,6 +50,10 @@ VOLATILE_COUNT = 22
 UNDECODED = 24  # out: address of a block whose bytes the decoder refused
 TABLE_USED = 25  # entries in use
 
+# What RETIRED and TAKEN were when the process was forked: its parent's.
+INHERITED_RETIRED = 26
+INHERITED_TAKEN = 27
+
 VOLATILE = 32  # pairs (start, end), VOLATILE_RANGES of them
 VOLATILE_RANGES = 64
 

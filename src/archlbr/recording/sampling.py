@@ -116,6 +116,7 @@ class Sampler:
         """Go on in a child's own spool, with a counter that starts over and empty LBRs (perf's inherited event)."""
         previous = self._pid
         self._detours = 0
+        self.words[at.INHERITED_RETIRED], self.words[at.INHERITED_TAKEN] = self.words[at.RETIRED], self.words[at.TAKEN]
         self._name, self._forks = f"{self._name}.{self._forks:06}", 0
         self._pid = self._tid = pid
         self._left.clear()
@@ -191,7 +192,9 @@ class Sampler:
         """Write out everything and the process's EXIT record."""
         self.flush()
         self._spool.exit(self._pid, self._pid, os.getppid(), os.getppid(), self._now())
-        totals = np.array([self.words[at.RETIRED], self.words[at.TAKEN], self._detours], np.uint64)
+        retired = self.words[at.RETIRED] - self.words[at.INHERITED_RETIRED]
+        taken = self.words[at.TAKEN] - self.words[at.INHERITED_TAKEN]
+        totals = np.array([retired, taken, self._detours], np.uint64)
         totals.tofile(os.path.join(self._folder, f"{self._name}.totals"))
 
     # Freeze on PMI, empty stack, filter and enable: the order of intel_pmu_arch_lbr_reset and __intel_pmu_lbr_enable.

@@ -50,6 +50,7 @@ class Tracer:
         """Go on in a child's own spool, named so that spools sort as the tree of processes does."""
         self._name, self._forks = f"{self._name}.{self._forks:06}", 0
         self.words[hooks.TRACE_USED] = 0
+        self.words[at.INHERITED_RETIRED], self.words[at.INHERITED_TAKEN] = self.words[at.RETIRED], self.words[at.TAKEN]
         self._pid = self._tid = pid
         self._note(pid, f"fork {parent} {pid}")
 
@@ -88,7 +89,9 @@ class Tracer:
     def finish(self) -> None:
         """Write out everything, and the number of instructions that retired."""
         self.flush()
-        trace.append(self._path(), trace.summary(int(self.words[at.RETIRED]), int(self.words[at.TAKEN])))
+        retired = int(self.words[at.RETIRED]) - int(self.words[at.INHERITED_RETIRED])
+        taken = int(self.words[at.TAKEN]) - int(self.words[at.INHERITED_TAKEN])
+        trace.append(self._path(), trace.summary(retired, taken))
 
     def _path(self) -> str:
         return os.path.join(self._folder, f"{self._name}.trace")
