@@ -291,6 +291,14 @@ def _(_make, design):
     return *outcome, v.rd(DEBUGCTL), v.wr(DEBUGCTL, 1) and v.state.owned
 
 
+@row("57 TOS and LBR_SELECT, by value", ("ok", "#GP", 31, "ok", "#GP", 0x1FF))
+def _(_make, design):
+    v = old_part(design)
+    v.wr(DEBUGCTL, 1)
+    tops = v.wr(TOS, 31), v.wr(TOS, 32), v.rd(TOS)
+    return *tops, v.wr(SELECT, 0x1FF), v.wr(SELECT, 1 << 10), v.rd(SELECT)
+
+
 @row("P1 LBR_INFO wherever the format has it", {5: 0, 7: 0})
 def _(_make, design):
     read = {form: old_part(design, facility=legacy(form, 32, 4)).rd(OLD_INFO) for form in range(8)}
