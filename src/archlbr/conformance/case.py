@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from archlbr.conformance.answers import Expectation
+    from archlbr.conformance.expectations import Expectation
     from archlbr.conformance.questions import Question, Setup
 
 

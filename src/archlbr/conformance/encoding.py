@@ -19,7 +19,7 @@ _ANSWERS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         outcomes.Done, outcomes.Value, outcomes.Image, outcomes.GeneralProtection, outcomes.UndefinedOpcode,
-        answers.Failed, answers.VmFail, answers.Reflected, answers.Registers, answers.Indices,
+        answers.Failed, answers.VmFail, answers.Reflected, answers.Stopped, answers.Registers, answers.Indices,
     )
 }  # fmt: skip
 

@@ -10,8 +10,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from archlbr.arch.outcomes import DONE
-from archlbr.conformance.answers import Answer, Is, meets, spelled, wanted
+from archlbr.conformance.answers import Answer, spelled
 from archlbr.conformance.case import ANY_STEP
+from archlbr.conformance.expectations import Is, meets, wanted
 from archlbr.conformance.questions import asked_as
 from archlbr.conformance.target import Target, ask
 

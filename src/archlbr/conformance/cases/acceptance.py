@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from archlbr.arch.cpuid import GOLDEN_COVE
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import Is, Registers
+from archlbr.conformance.answers import Registers
 from archlbr.conformance.case import Case, Known, Step
 from archlbr.conformance.cases import words as w
+from archlbr.conformance.expectations import Is
 
 EDX = 3
 ECX = 2

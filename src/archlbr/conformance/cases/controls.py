@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from archlbr.arch.cpuid import GOLDEN_COVE
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import Is, VmFail
+from archlbr.conformance.answers import VmFail
 from archlbr.conformance.case import Case, Known
 from archlbr.conformance.cases import words as w
+from archlbr.conformance.expectations import Is
 
 _DEPTH = (
     Case("depth-reads", "DEPTH reads D", "P5", w.G, (w.rd(w.DEPTH, w.reads(w.D)),), 22),

@@ -11,10 +11,11 @@ from archlbr.arch import xsave
 from archlbr.arch.cpuid import GOLDEN_COVE
 from archlbr.arch.outcomes import Value
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import FAILED, Expectation, OneOf
+from archlbr.conformance.answers import FAILED
 from archlbr.conformance.case import Case, Known, Step
 from archlbr.conformance.cases import words as w
 from archlbr.conformance.cases.branches import ALL, entry, place
+from archlbr.conformance.expectations import Expectation, OneOf
 
 E = q.Event
 CITE = "JM v5 06/13; decision 020"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from archlbr.arch.cpuid import GOLDEN_COVE, LBR_COMPONENT
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import Expectation, Holds, Is, LikeStep, Registers
+from archlbr.conformance.answers import Registers
 from archlbr.conformance.case import Case, Known, Step
 from archlbr.conformance.cases import words as w
+from archlbr.conformance.expectations import Agrees, Expectation, Holds, Is, LikeStep, ListedIf
 
 EDX = 3
 ECX = 2
@@ -206,4 +207,44 @@ _SAME_TWICE = Case(
     5,
 )
 
-CASES: tuple[Case, ...] = (*(case for bare in _BARE for case in _bare(*bare)), *_FORMATS, *_OFFERED, _SAME_TWICE)
+# On any host: what is offered agrees with itself, so that a guest told all of it does not die of it.
+_AGREEING = tuple(
+    Case(
+        f"consistent-{name}",
+        requirement,
+        "users-and-peers.md 3.2, 1 and 2 (8c16dc047b5d); P15",
+        w.ANY_PLAIN,
+        (Step(first, w.any_leaf), Step(second, expected)),
+        5,
+    )
+    for name, requirement, first, second, expected in (
+        (
+            "1c", "leaf 1CH has a depth just if EDX[19] is offered", q.Offered(7), q.Offered(0x1C),
+            Agrees(0, 0xFF, 0, EDX, ARCH_LBR),
+        ),
+        (
+            "0d-15", "leaf 0DH.15 has a size just if 0DH.1:ECX[15] is offered", q.Offered(0xD, 1), q.Offered(0xD, 15),
+            Agrees(0, 0xFFFFFFFF, 0, ECX, 1 << 15),
+        ),
+        (
+            "0d-15-supervisor", "leaf 0DH.15 is a supervisor component just if it has a size", q.Offered(0xD, 15),
+            q.Offered(0xD, 15), Agrees(ECX, 1, 0, 0, 0xFFFFFFFF),
+        ),
+        (
+            "list-ctl", "CTL is listed just if EDX[19] is offered", q.Offered(7), q.SaveList(),
+            ListedIf(w.CTL, 0, EDX, ARCH_LBR),
+        ),
+        (
+            "list-depth", "DEPTH is listed just if EDX[19] is offered", q.Offered(7), q.SaveList(),
+            ListedIf(w.DEPTH, 0, EDX, ARCH_LBR),
+        ),
+    )
+)  # fmt: skip
+
+CASES: tuple[Case, ...] = (
+    *_AGREEING,
+    *(case for bare in _BARE for case in _bare(*bare)),
+    *_FORMATS,
+    *_OFFERED,
+    _SAME_TWICE,
+)

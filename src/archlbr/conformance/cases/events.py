@@ -64,6 +64,14 @@ _DEBUGCTL = (
         for bit in (3, 4, 5, 16, 32, 63)
     ),
     Case(
+        "debugctl-0-harmless",
+        "on any host a guest that sets bit 0 goes on, with a fault or without",
+        "users-and-peers.md 3.2, 4 (Xen 3edca52ce7)",
+        w.ANY_PLAIN,
+        (w.wr(w.DEBUGCTL, 1, w.done_or_gp), w.wr(w.DEBUGCTL, 0), w.rd(w.DEBUGCTL, w.reads(0))),
+        55,
+    ),
+    Case(
         "debugctl-0-legacy",
         "without the architectural facility bit 0 is kept and works",
         "SC P6, P4",

@@ -9,9 +9,9 @@ from __future__ import annotations
 from archlbr.arch import msrs
 from archlbr.arch.outcomes import Value
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import Not
 from archlbr.conformance.case import Case, Known
 from archlbr.conformance.cases import words as w
+from archlbr.conformance.expectations import Not
 
 _ALL = (("CTL", w.CTL), ("DEPTH", w.DEPTH), *w.RECORDS)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from archlbr.arch import msrs
 from archlbr.arch.cpuid import GOLDEN_COVE
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import Savable
 from archlbr.conformance.case import ANY_STEP, Case, Known, Step
 from archlbr.conformance.cases import words as w
 from archlbr.conformance.cases.branches import ALL, A, B, empty, entry
+from archlbr.conformance.expectations import Savable
 
 E = q.Event
 LBR = 1 << 15

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from archlbr.arch import vmx
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import Is, VmFail
+from archlbr.conformance.answers import VmFail
 from archlbr.conformance.case import Case, Known, Step
 from archlbr.conformance.cases import words as w
 from archlbr.conformance.cases.branches import ALL, A, B, empty, entry
+from archlbr.conformance.expectations import Is
 
 E, P = q.Event, q.Place
 G1 = q.Setup(w.HW, w.GUEST._replace(vmx=1))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from archlbr.arch import xsave
 from archlbr.arch.outcomes import Value
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import Lacks, Not
 from archlbr.conformance.case import Case, Known, Step
 from archlbr.conformance.cases import words as w
 from archlbr.conformance.cases.branches import ALL, A, B, empty, entry
+from archlbr.conformance.expectations import Lacks, Not
 
 E, P = q.Event, q.Place
 _ENTRY_0 = xsave.COMPONENT_OFFSET + xsave.ENTRY_0

@@ -7,8 +7,9 @@ from archlbr.arch.branches import BranchKind
 from archlbr.arch.cpuid import GOLDEN_COVE
 from archlbr.arch.outcomes import DONE, GP, UD, Value
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import FAILED, Bits, Expectation, Holds, Is, OneOf, Stored
+from archlbr.conformance.answers import FAILED
 from archlbr.conformance.case import Step
+from archlbr.conformance.expectations import Bits, Expectation, Holds, Is, OneOf, Stored
 
 CTL = msrs.IA32_LBR_CTL.index
 DEPTH = msrs.IA32_LBR_DEPTH.index

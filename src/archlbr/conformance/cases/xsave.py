@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from archlbr.arch import xsave
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import LargerThan, LikeStep, Savable
 from archlbr.conformance.case import Case, Known, Step
 from archlbr.conformance.cases import words as w
 from archlbr.conformance.cases.branches import ALL, A, B, entry
+from archlbr.conformance.expectations import LargerThan, LikeStep, Savable
 
 LBR = xsave.COMPONENT_BIT
 AT = xsave.COMPONENT_OFFSET
@@ -97,6 +97,15 @@ _CPUID = (
         "without the feature XSS[15] faults",
         "338543cbe033",
         w.G_PLAIN,
+        (w.wr(w.XSS, LBR, w.gp),),
+        65,
+        (Known("series-v2", 0, w.done, _OTHER_GUEST),),
+    ),
+    Case(
+        "xss-plain-guest-anywhere",
+        "without the feature XSS[15] faults, whatever the host has",
+        "338543cbe033",
+        w.ANY_PLAIN,
         (w.wr(w.XSS, LBR, w.gp),),
         65,
         (Known("series-v2", 0, w.done, _OTHER_GUEST),),

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 from archlbr.arch import msrs, xsave
 from archlbr.arch.outcomes import DONE, GP, UD, Image, Value
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import FAILED, Indices, Registers
+from archlbr.conformance.answers import FAILED, Indices, Registers, Stopped
 from archlbr.conformance.targets import kvm_cpuid
 from archlbr.errors import InputError, InternalError
 from archlbr.machine.msr_stubs import GENERAL_PROTECTION, NO_FAULT, Report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from archlbr.conformance.answers import Answer
 
 SECONDS: Final = 5.0
@@ -179,22 +181,17 @@ class KvmTarget:
         """Let the vCPU execute one instruction, and return what its code reports."""
         match instruction:
             case q.Rdmsr(msr):
-                report = self._run("rdmsr", msr)
-                done: Answer = Value(report.value)
+                return self._run(lambda report: Value(report.value), "rdmsr", msr)
             case q.Wrmsr(msr, value):
-                report, done = self._run("wrmsr", msr, 0, value), DONE
+                return self._run(lambda _: DONE, "wrmsr", msr, 0, value)
             case q.Cpuid(leaf, subleaf):
-                report = self._run("cpuid", leaf, subleaf)
-                done = Registers(*report[:4])
+                return self._run(lambda report: Registers(*report[:4]), "cpuid", leaf, subleaf)
             case q.Xsaves():
-                report = self._run("xsaves")
-                done = Image(bytes.fromhex(self._ask("area"))[: xsave.AREA_SIZE])
+                return self._run(lambda _: Image(bytes.fromhex(self._ask("area"))[: xsave.AREA_SIZE]), "xsaves")
             case q.Xrstors(stores):
                 for at, value in stores:
                     self._ask("store", at, value)
-                report, done = self._run("xrstors"), DONE
-        fault = _fault(report)
-        return done if fault is None else fault
+                return self._run(lambda _: DONE, "xrstors")
 
     def branch(self, branch: q.Branch) -> Answer:
         """Never asked: `lacks` names it."""
@@ -203,7 +200,7 @@ class KvmTarget:
     def happen(self, event: q.Event | q.EnterL2) -> Answer:
         """Let the vCPU run once, or the other one be asked; `lacks` names all other events."""
         if event is q.Event.ENTRY:
-            self._run("cpuid")
+            self._run(lambda _: DONE, "cpuid")
         elif event is q.Event.OTHER_VCPU:
             self._ask("other_vcpu")
         return DONE
@@ -224,8 +221,15 @@ class KvmTarget:
             raise InternalError(self._missing)
         return self._process.ask(name, *arguments)
 
-    def _run(self, name: str, index: int = 0, subindex: int = 0, value: int = 0) -> Report:
-        return Report(*self._ask("execute", name, index, subindex, value))
+    def _run(
+        self, done: Callable[[Report], Answer], name: str, index: int = 0, subindex: int = 0, value: int = 0
+    ) -> Answer:
+        words = self._ask("execute", name, index, subindex, value)
+        if len(words) == 1:
+            return Stopped(words[0])
+        report = Report(*words)
+        fault = _fault(report)
+        return done(report) if fault is None else fault
 
     def _lacks_host(self, setup: q.Setup) -> str:
         host = setup.host
@@ -271,7 +275,9 @@ def _guest_does_not_run(device: str, supported: list[list[int]]) -> str:
         return f"a vCPU that runs ({refusal})"
     try:
         trial.ask("new_vm", supported, 1)
-        trial.ask("execute", "cpuid", 0, 0, 0)
+        words = trial.ask("execute", "cpuid", 0, 0, 0)
+        if len(words) == 1:
+            return f"a vCPU that runs (KVM_RUN left with exit reason {words[0]})"
     except InputError as refusal:
         return f"a vCPU that runs ({refusal})"
     finally:

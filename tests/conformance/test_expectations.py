@@ -5,27 +5,22 @@ from __future__ import annotations
 import pytest
 
 from archlbr.arch.outcomes import DONE, GP, UD, Image, Value
-from archlbr.conformance.answers import (
-    FAILED,
-    Answer,
+from archlbr.conformance.answers import FAILED, Answer, Failed, Indices, Reflected, Registers, Stopped, VmFail, spelled
+from archlbr.conformance.expectations import (
+    Agrees,
     Bits,
     Expectation,
-    Failed,
     Holds,
-    Indices,
     Is,
     Lacks,
     LargerThan,
     LikeStep,
+    ListedIf,
     Not,
     OneOf,
-    Reflected,
-    Registers,
     Savable,
     Stored,
-    VmFail,
     meets,
-    spelled,
     wanted,
 )
 
@@ -65,6 +60,16 @@ IMAGE = Image((7).to_bytes(8, "little") + (9).to_bytes(8, "little"))
         (LargerThan(0, 1, 8), Registers(0, 10, 0, 0), (LEAF,), True),
         (LargerThan(0, 1, 9), Registers(0, 10, 0, 0), (LEAF,), False),
         (LargerThan(0, 1, 9), GP, (LEAF,), False),
+        (Agrees(2, 3, 0, 3, 4), LEAF, (LEAF,), True),  # ECX = 3, EDX = 4
+        (Agrees(2, 4, 0, 3, 3), LEAF, (LEAF,), True),  # neither
+        (Agrees(2, 3, 0, 3, 3), LEAF, (LEAF,), False),
+        (Agrees(2, 4, 0, 3, 4), LEAF, (LEAF,), False),
+        (Agrees(2, 4, 0, 3, 3), GP, (LEAF,), False),
+        (ListedIf(0x14CE, 0, 3, 4), LIST, (LEAF,), True),
+        (ListedIf(0x14CE, 0, 3, 3), LIST, (LEAF,), False),
+        (ListedIf(0x1500, 0, 3, 3), LIST, (LEAF,), True),
+        (ListedIf(0x1500, 0, 3, 4), LIST, (LEAF,), False),
+        (ListedIf(0x1500, 0, 3, 3), FAILED, (LEAF,), False),
         (Savable(0xDA0, 0), DONE, (LIST,), False),
         (Savable(0xDA0, 0), GP, (LIST,), True),
         (Savable(0xDA0, 0), FAILED, (FAILED,), True),
@@ -88,6 +93,7 @@ def test_an_answer_meets_an_expectation_or_not(
         (Failed(), "refused"),
         (VmFail(7), "VM-fail 7"),
         (Reflected(), "an exit to L1"),
+        (Stopped(17), "an exit to userspace, reason 17"),
         (LEAF, "00000001 00000002 00000003 00000004"),
         (IMAGE, "16 bytes"),
         (LIST, "2 registers"),
@@ -109,6 +115,8 @@ def test_an_answer_in_words(answer: Answer, words: str) -> None:
         (Lacks(9), "no 0x9 anywhere"),
         (LikeStep(0), "as step 1 said"),
         (LargerThan(1, 0, 8), "at least 8 more than step 2 said"),
+        (Agrees(2, 3, 0, 3, 4), "ECX & 0x3 as EDX & 0x4 of step 1: both 0 or neither"),
+        (ListedIf(0x14CE, 0, 3, 4), "0x14ce listed just if EDX & 0x4 of step 1"),
         (Savable(1, 0), "refused, or 0x1 in the list of step 1"),
     ],
 )
