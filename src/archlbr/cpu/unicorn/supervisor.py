@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import re
 import struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -347,11 +348,13 @@ def locate(engine: Any) -> tuple[int, int]:
         if not room:
             continue
         fill(sentinels)
-        found = ctypes.string_at(pointer, min(room, _STATE_BYTES)).find(pattern)
+        image = ctypes.string_at(pointer, min(room, _STATE_BYTES))
+        places = [match.start() for match in re.finditer(re.escape(pattern), image)]
         fill([0] * 8)
-        # Memory that an earlier engine gave back may hold the same values; only the state itself follows the registers.
-        if found >= 0 and not any(ctypes.string_at(pointer + found, 64)):
-            return pointer, pointer + found
+        # Memory that was given back may hold the same values; only the state itself follows the registers.
+        for place in places:
+            if not any(ctypes.string_at(pointer + place, 64)):
+                return pointer, pointer + place
     raise InternalError("the engine's registers were not found in its memory; install the pinned Unicorn")
 
 
