@@ -340,6 +340,7 @@ def locate(engine: Any) -> tuple[int, int]:
         for identity, value in zip(identities, values, strict=True):
             engine.reg_write(identity, value)
 
+    fill([0] * 8)  # the engine comes to life with the first access
     pattern = struct.pack("<8Q", *sentinels)
     writable = _writable_ranges()
     handle = ctypes.string_at(engine._uch.value, _HANDLE_BYTES)
