@@ -55,6 +55,8 @@ def test_a_seeded_bug_is_checked_by_its_name() -> None:
         (["check", "archlbr+nothing"], "unknown seeded bug 'nothing'"),
         (["check", "--property", "Q9"], "unknown property 'Q9'"),
         (["check", "--scenario", "nowhere"], "unknown scenario 'nowhere'"),
+        (["check", "archlbr", "--scenario", "whole"], "walk it with --walks"),
+        (["check", "archlbr", "--walks", "-1"], "--walks"),
         (["replay", "x"], "not a replay line"),
         (["replay", "archlbr-replay-2:vlbr-6.1/steady:S1:0:0"], "another version"),
         (["replay", "archlbr-replay-1:archlbr/steady:S1:0:c0ffee00"], "damaged"),
@@ -66,6 +68,12 @@ def test_wrong_use_is_one_line_and_exit_2(arguments, message) -> None:
     assert told.out == b""
     assert message in told.err.decode()
     assert len(told.err.splitlines()) == 1
+
+
+def test_walks_say_what_they_met_and_that_they_prove_nothing() -> None:
+    told = run([*ARCHLBR, "check", "archlbr", "--walks", "2"])
+    assert told.status == 0
+    assert told.out.decode().startswith("archlbr: 4,000 steps from 2 seeds through the whole product; no proof")
 
 
 def test_ctrl_c_says_incomplete_and_exits_with_1() -> None:

@@ -14,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from archlbr.contract.table import Table
+    from archlbr.vpmu.designs.sharing import Sharing
 
 
 class CheckFormat(StrEnum):
@@ -34,6 +35,9 @@ def check(
         typer.Option("--scenario", metavar="NAME", help="Explore this scenario alone; may be repeated."),
     ] = None,
     small: Annotated[bool, typer.Option("--small", help="Leave out the largest scenarios.")] = False,
+    walks: Annotated[
+        int, typer.Option("--walks", metavar="N", min=0, help="Walk the whole product at random instead, from N seeds.")
+    ] = 0,
     form: Annotated[CheckFormat, typer.Option("--format", help="How to print the result.")] = CheckFormat.TEXT,
 ) -> int:
     """Explore every interleaving of each named scenario; exit 1 when a property is violated or the search cut short."""
@@ -56,6 +60,8 @@ def check(
             sys.stderr.write(f"\r\x1b[K{design} in {place}")
             sys.stderr.flush()
 
+    if walks:
+        return _walked(chosen, walks)
     before = signal.signal(signal.SIGINT, stop)
     began = time.perf_counter()
     try:
@@ -74,6 +80,21 @@ def check(
     print(_told(table, seconds), file=sys.stderr)
     bad = any(cell.verdict == VIOLATED for row in table.cells.values() for cell in row.values())
     return 1 if bad or not table.complete else 0
+
+
+def _walked(chosen: list[Sharing], seeds: int) -> int:
+    from archlbr.contract.walks import walked
+
+    bad = False
+    for design in chosen:
+        found = walked(design, seeds)
+        print(f"{design.name}: {found.steps:,} steps from {seeds} seeds through the whole product; no proof")
+        print(f"  kinds of action taken: {len(found.kinds)}; never: {', '.join(found.never) or 'none'}")
+        print(f"  classes of state met: {found.classes}")
+        for line in found.lines:
+            print(f"  {line}")
+        bad = bad or bool(found.lines)
+    return 1 if bad else 0
 
 
 def _told(table: Table, seconds: float) -> str:

@@ -114,10 +114,17 @@ class HostModel:
                 seen |= S2
         lost = any(mine and mine != theirs for mine, theirs in zip(ghost.expect, got, strict=True))
         if lost:
-            seen |= M1_LIVE if ghost.moved & 2 else (G1 | M1 if ghost.moved & 1 else G1)
+            seen |= M1_LIVE if ghost.moved & 2 else G1
             own = tuple(tag if tag == VM + v else 0 for tag in got)
             return seen, Ghost(own, 0, ghost.cpu)
         return seen, ghost
+
+    def judged_arrival(self, v: int, ghost: Ghost, got: tuple[int, ...]) -> tuple[int, Ghost]:
+        """Return whether a vCPU that enters the guest on another pCPU than before has lost records on the way (M1)."""
+        if not ghost.moved & 1:
+            return 0, ghost
+        lost = any(mine and mine != theirs for mine, theirs in zip(ghost.expect, got, strict=True))
+        return M1 if lost else 0, Ghost(ghost.expect, ghost.moved & 2, ghost.cpu)
 
     def judged_sample(self, c: int, sample: Sample, *, in_guest: int) -> int:
         """Return what a sample breaks."""
@@ -126,7 +133,7 @@ class HostModel:
 
     def recorded_guest(self, v: int, ghost: Ghost) -> Ghost:
         """Return the ghost after a branch of the guest's that its own enable bit admits."""
-        return Ghost((VM + v, *ghost.expect[:-1]), ghost.moved & 2, ghost.cpu)
+        return Ghost((VM + v, *ghost.expect[:-1]), ghost.moved, ghost.cpu)
 
     def arrived(self, c: int, ghost: Ghost) -> Ghost:
         """Return the ghost of a vCPU that is switched in."""

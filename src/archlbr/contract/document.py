@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 from archlbr.check import replay
 from archlbr.contract.answers import ANSWERS, CONTEXTS, GAPS, TO_THE_GUEST, TO_THE_HOST
+from archlbr.contract.contention import ROWS, broken
+from archlbr.contract.designs import DESIGNS
 from archlbr.contract.interleavings import NAMED
 from archlbr.contract.lanes import as_text, model_of, steps
 from archlbr.contract.properties import BY_NAME, CLAIMS
 from archlbr.contract.scenarios import SCENARIOS
 from archlbr.contract.table import VIOLATED
+from archlbr.vpmu.designs.sharing import VLBR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +61,16 @@ def as_rst(table: Table) -> str:
     designs = list(table.cells)
     rows = [(claim.name, *(table.cells[design][claim.name].verdict for design in designs)) for claim in CLAIMS]
     lines += grid(("property", *designs), rows)
+    lines += heading("The contention rows of 2023")
+    legacy = [design for design in DESIGNS.values() if design.family == VLBR]
+    verdicts = [[broken(design, row) for design in legacy] for row in ROWS]
+    lines += grid(
+        ("says", "scenario", *(design.name for design in legacy)),
+        [
+            (row.says, row.scenario, *("holds" if path is None else f"broken in {len(path)} steps" for path in found))
+            for row, found in zip(ROWS, verdicts, strict=True)
+        ],
+    )
     lines += heading("Interleavings")
     lines += ["``found`` is by search, as a shortest path; the others do not exist under the bounds.", ""]
     lines += grid(

@@ -67,7 +67,11 @@ class OwnedHost(OwnedGuest):
         vcpu = w.vcpus[v]
         enable = handover.enable_in_guest(vcpu, cpu.lbr.enable, self.lost)
         lbr = Lbrs(enable, cpu.lbr.select, cpu.lbr.stack)
-        return self.moved(w, c, Cpu(cpu.thread, at.GUEST, lbr, cpu.perf, cpu.snapshot, cpu.owner))
+        after = Cpu(cpu.thread, at.GUEST, lbr, cpu.perf, cpu.snapshot, cpu.owner)
+        if not w.ghosts[v].moved & 1:
+            return self.moved(w, c, after)
+        seen, ghost = self.judged_arrival(v, w.ghosts[v], self.seen_by_guest(after, vcpu))
+        return self.with_vcpu(w, c, after, v, seen, ghost=ghost)
 
     def _on_reenter(self, w: World, c: int, _: int) -> World | None:
         cpu = w.cpus[c]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from archlbr.contract import world as at
 from archlbr.contract.actors import L2_ENTRY
 from archlbr.contract.owned_host import OwnedHost
-from archlbr.contract.world import Cpu, World
+from archlbr.contract.world import Cpu, Ghost, World
 from archlbr.lbr.tagged import HOST, NOBODY, VM, Lbrs
 from archlbr.perf import owned
 from archlbr.perf.events import ACTIVE, INACTIVE, OFF, PENDING
@@ -58,7 +58,9 @@ class RequestHost(OwnedHost):
         after = Cpu(
             cpu.thread, at.GUEST, Lbrs(enable, cpu.lbr.select, cpu.lbr.stack), cpu.perf, cpu.snapshot, cpu.owner
         )
-        return self.with_vcpu(w, c, after, v, L2_ENTRY if vcpu.want else 0, vcpu=vcpu._replace(starved=starved))
+        seen, ghost = self.judged_arrival(v, w.ghosts[v], self.seen_by_guest(after, vcpu))
+        seen |= L2_ENTRY if vcpu.want else 0
+        return self.with_vcpu(w, c, after, v, seen, vcpu=vcpu._replace(starved=starved), ghost=ghost)
 
     _on_reenter = _on_vmenter
 
@@ -71,6 +73,18 @@ class RequestHost(OwnedHost):
         if cpu.owner == VM + cpu.thread - 1:
             return cpu.lbr.stack
         return vcpu.image or (NOBODY,) * self.scenario.depth
+
+    def _on_hole(self, w: World, c: int, _: int) -> World | None:
+        # WRMSR of a record is intercepted while the guest does not own the registers; XRSTORS and DEPTH are not.
+        cpu = w.cpus[c]
+        v = cpu.thread - 1
+        if cpu.owner == VM + v:
+            return super()._on_hole(w, c, 0)
+        vcpu, ghost = w.vcpus[v], w.ghosts[v]
+        stack = (NOBODY, *(VM + v,) * (self.scenario.depth - 1))
+        if vcpu.level == 2 or (ghost.expect == stack and vcpu.image == stack):
+            return None
+        return self.with_vcpu(w, c, cpu, v, vcpu=vcpu._replace(image=stack), ghost=Ghost(stack, ghost.moved, ghost.cpu))
 
     def claimed(self, w: World, c: int) -> World | None:
         """Return the world after perf's IPI wants the registers: a request where a guest owns them."""

@@ -57,6 +57,15 @@ SCENARIOS: tuple[Scenario, ...] = (
         events=(FLEXIBLE,),
         active=1,
     ),
+    Scenario(
+        "neighbours-toggled",
+        "two VMs under a flexible event that comes and goes",
+        KEEPS_ON | TOGGLE,
+        vcpus=2,
+        host_task=0,
+        events=(FLEXIBLE,),
+        active=1,
+    ),
     Scenario("failing", "two VMs; perf may refuse the vLBR event", KEEPS_ON | {"lbr_on_fails"}, vcpus=2, host_task=0),
     Scenario(
         "failing-traced",
@@ -153,7 +162,17 @@ SCENARIOS: tuple[Scenario, ...] = (
         roams=1,
     ),
 )
-BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+# Two pCPUs, two VMs, two host events and all of it: beyond any exhaustive search, walked at random only.
+WHOLE = Scenario(
+    "whole",
+    "two VMs on two pCPUs, two host events, with all of it",
+    ALL,
+    cpus=2,
+    vcpus=2,
+    events=(FLEXIBLE, PINNED),
+    roams=1,
+)
+BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, WHOLE)}
 
 
 def named(name: str) -> Scenario:

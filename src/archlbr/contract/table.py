@@ -53,6 +53,8 @@ class Table:
 
 def scenarios_of(design: Sharing, wanted: Sequence[str] = (), *, small: bool = False) -> list[Scenario]:
     """Return the scenarios of a design; wanted: their names, all if empty. small: without the largest."""
+    if scenarios.WHOLE.name in wanted:
+        raise InputError("scenario 'whole' is out of reach of a complete search: walk it with --walks N")
     chosen = [scenarios.named(name) for name in wanted] or list(scenarios.SCENARIOS)
     return [
         scenario

@@ -52,7 +52,11 @@ class VlbrHost(HostModel):
         active = int(w.tasks[v].event == ACTIVE)
         enable = vlbr.loaded_enable(self.sharing, w.vcpus[v], active, cpu.lbr.enable)
         lbr = Lbrs(enable, cpu.lbr.select, cpu.lbr.stack)
-        return self.moved(w, c, Cpu(cpu.thread, at.GUEST, lbr, cpu.perf, cpu.snapshot, 0))
+        after = Cpu(cpu.thread, at.GUEST, lbr, cpu.perf, cpu.snapshot, 0)
+        if not w.ghosts[v].moved & 1:
+            return self.moved(w, c, after)
+        seen, ghost = self.judged_arrival(v, w.ghosts[v], lbr.stack if active else (0,) * len(lbr.stack))
+        return self.with_vcpu(w, c, after, v, seen, ghost=ghost)
 
     _on_reenter = _on_vmenter
 
