@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from archlbr.lbr.actions import ColdReset, DebugException, DeepCState, Init, Rsm, Smi, WarmReset
-from archlbr.vpmu.actions import Count, InjectDebug, InjectNmi, InjectVector, ReadSmram, Release
+from archlbr.lbr.actions import Branch, ColdReset, DebugException, DeepCState, Init, Rsm, Smi, WarmReset
+from archlbr.vpmu.actions import Count, Grant, InjectDebug, InjectNmi, InjectVector, ReadSmram, Release
 from tests.vpmu.parts import (
     A_PMC,
     CTL,
@@ -14,6 +14,7 @@ from tests.vpmu.parts import (
     FIXED_CTRL,
     FROM,
     GLOBAL_CTRL,
+    INFO,
     LBR_XSS,
     LER_FROM,
     PMC,
@@ -109,6 +110,44 @@ def _(make, _design):
     outcome = v.wr(STATUS_SET, FRZ)
     v.branch(0x10, 0x18)
     return outcome, v.rd(STATUS), v.froms(2), v.wr(STATUS_RESET, FRZ), v.rd(STATUS)
+
+
+@row("61 LBR_FRZ goes with the LBRs", (0, 0, 1, 0), ("#GP", 0, 0, 0))
+def _(make, _design):
+    v, w = make(), make()
+    v.do(Release())
+    v.wr(CTL, ALL)
+    v.enter()
+    outcome = v.wr(STATUS_SET, FRZ)
+    unowned = v.state.lbr.frozen
+    v.do(Grant())
+    owned = v.state.lbr.frozen
+    w.wr(CTL, ALL)
+    w.wr(STATUS_SET, FRZ)
+    return 0 if outcome == "ok" else outcome, unowned, owned, w.state.lbr.frozen
+
+
+CYCLES_VALID = 1 << 60
+
+
+def timed(v, clock):
+    v.enter()
+    v.do(Branch(0x10, 0x18, 1, clock=clock))
+    v.exit()
+    return v.rd(INFO) & (CYCLES_VALID | 0xFFFF)
+
+
+@row("cycles over exits, and over a pause from outside", (0, CYCLES_VALID | 5, 0, CYCLES_VALID | 7, 0))
+def _(make, _design):
+    v = make()
+    v.wr(CTL, ALL)
+    seen = [timed(v, 10), timed(v, 15)]
+    v.hi(CTL, ALL & ~1)
+    v.hi(CTL, ALL)
+    seen += [timed(v, 20), timed(v, 27)]
+    v.do(InjectDebug())
+    v.wr(CTL, ALL)
+    return *seen, timed(v, 30)
 
 
 @row("counters overflow", ("ok", 0xFFFF_FFFF_FFFF, "overflow 0x1", 0, 1, "ok", 0))
