@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from archlbr.conformance.bugs import BUGS, Bug
@@ -11,6 +13,7 @@ from archlbr.conformance.targets.model import ModelTarget
 from archlbr.conformance.wrapped import Wrapped
 
 
+@cache
 def failures(bug: Bug | None) -> set[str]:
     target = ModelTarget() if bug is None else bug.wrap(ModelTarget())
     return {result.case.name for result in run(target, CASES) if result.verdict is Verdict.FAIL}

@@ -27,11 +27,6 @@ def machine() -> Iterator[MachineTarget]:
     target.close()
 
 
-def test_the_machine_fails_nothing(machine: MachineTarget) -> None:
-    failed = {result.case.name: result.why for result in run(machine, CASES) if result.verdict is Verdict.FAIL}
-    assert failed == {}
-
-
 @pytest.mark.parametrize("design", [ARCHLBR, SERIES_V2], ids=lambda design: design.name)
 def test_the_machine_s_verdicts_are_the_model_s(design: Design) -> None:
     machine = MachineTarget(design)
@@ -40,6 +35,7 @@ def test_the_machine_s_verdicts_are_the_model_s(design: Design) -> None:
     finally:
         machine.close()
     assert on_machine == [(result.case.name, result.verdict, result.why) for result in run(ModelTarget(design), CASES)]
+    assert [name for name, verdict, _ in on_machine if verdict is Verdict.FAIL] == []
 
 
 class Watched(MachineTarget):
