@@ -42,6 +42,39 @@ def machine() -> str:
     )
 
 
+def preface() -> str:
+    """Return what stands above the sections."""
+    return "\n".join(
+        [
+            "# Benchmarks",
+            "",
+            "`make bench` prints this; `python -m bench --write` writes it here, or the parts it is told. Each figure is "
+            "a median, with the fastest and the slowest run in brackets; ratios are medians of the ratios of one round.",
+            "",
+            f"Measured on: {machine()}.",
+            "",
+        ]
+    )
+
+
+def section(part: str) -> str:
+    """Measure a part and return its section, with the load of the machine meanwhile."""
+    title, measure = PARTS[part]
+    start = os.getloadavg()[0]
+    lines = measure()
+    busy = "Other jobs ran on the machine meanwhile: the" if start > BUSY else "The"
+    load = f"{busy} load average was {start:.1f} at the start and {os.getloadavg()[0]:.1f} at the end."
+    return "\n".join([f"## {title}", "", *lines, "", load, ""])
+
+
+def written() -> dict[str, str]:
+    """Return the sections that the document has, by part."""
+    text = DOCUMENT.read_text() if DOCUMENT.exists() else ""
+    found = ("## " + rest for rest in text.split("\n## ")[1:])
+    titles = {title: part for part, (title, _) in PARTS.items()}
+    return {titles[body.splitlines()[0][3:]]: body.rstrip("\n") + "\n" for body in found}
+
+
 def main() -> None:
     """Run the parts asked for, all by default."""
     words = sys.argv[1:]
@@ -49,28 +82,16 @@ def main() -> None:
     unknown = [word for word in wanted if word not in PARTS]
     if unknown:
         sys.exit(f"no such part: {' '.join(unknown)}; there are {' '.join(PARTS)}")
-    start = os.getloadavg()[0]
-    lines = [
-        "# Benchmarks",
-        "",
-        "`make bench` prints this; `python -m bench --write` writes it here. Each figure is a median, with the fastest "
-        "and the slowest run in brackets; ratios are medians of the ratios of one round.",
-        "",
-        f"Measured on: {machine()}.",
-    ]
-    print("\n".join(lines), flush=True)
+    head = preface()
+    print(head, flush=True)
+    measured = {}
     for part in wanted:
-        title, measure = PARTS[part]
-        section = ["", f"## {title}", "", *measure()]
-        print("\n".join(section), flush=True)
-        lines += section
-    busy = "Other jobs ran on the machine meanwhile: " if start > BUSY else ""
-    load = f"{busy}the load average was {start:.1f} at the start and {os.getloadavg()[0]:.1f} at the end."
-    closing = ["", load[0].upper() + load[1:]]
-    print("\n".join(closing))
+        measured[part] = section(part)
+        print(measured[part], flush=True)
     if "--write" in words:
+        sections = {**written(), **measured}
         beside = DOCUMENT.with_suffix(".md.new")
-        beside.write_text("\n".join([*lines, *closing]) + "\n")
+        beside.write_text("\n".join([head, *(sections[part] for part in PARTS if part in sections)]))
         os.replace(beside, DOCUMENT)
 
 
