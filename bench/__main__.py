@@ -48,8 +48,9 @@ def preface() -> str:
         [
             "# Benchmarks",
             "",
-            "`make bench` prints this; `python -m bench --write` writes it here, or the parts it is told. Each figure is "
-            "a median, with the fastest and the slowest run in brackets; ratios are medians of the ratios of one round.",
+            "`make bench` prints this; `python -m bench --write` writes it here, or the parts it is told. Each "
+            "figure is a median, with the fastest and the slowest run in brackets; ratios are ",
+            "medians of the ratios of one round.",
             "",
             f"Measured on: {machine()}.",
             "",
