@@ -35,7 +35,7 @@ def test_the_bug_is_caught(bug: Bug) -> None:
 
 
 # A wrong answer must not drag unrelated cases along: how many each bug fails, counted when the table was written.
-COUNTS = {1: 2, 2: 23, 3: 7, 4: 4, 5: 3, 6: 1, 7: 16, 8: 1, 9: 1, 10: 15, 11: 3, 12: 5, 13: 3, 14: 7}
+COUNTS = {1: 2, 2: 24, 3: 7, 4: 4, 5: 3, 6: 1, 7: 16, 8: 1, 9: 1, 10: 15, 11: 3, 12: 8, 13: 3, 14: 7}
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.number)

@@ -5,10 +5,10 @@ Rows 44, 45, 50, 53, 54, 69, 74, 75 and 100 to 102 of reference kvm-series.md D;
 
 from __future__ import annotations
 
-from archlbr.arch import xsave
+from archlbr.arch import msrs, xsave
 from archlbr.arch.outcomes import Value
 from archlbr.conformance import questions as q
-from archlbr.conformance.case import Case, Known, Step
+from archlbr.conformance.case import ANY_STEP, Case, Known, Step
 from archlbr.conformance.cases import words as w
 from archlbr.conformance.cases.branches import ALL, A, B, empty, entry
 from archlbr.conformance.expectations import Lacks, Not
@@ -97,6 +97,33 @@ _BUSY = (
 )
 
 _TWO = q.Setup(w.HW, w.GUEST, vcpus=2)
+_SEEN = (Known("series-v2", 2, w.reads(0x7000), "a change of owner neither saves nor empties the records (P14)"),)
+_NO_LER = tuple(Known("series-v2", ANY_STEP, one, "LER is not virtualized (v4 text)") for one in (w.gp, w.reads(0)))
+_OWN = tuple(
+    Case(
+        f"two-vcpus-own-{name}",
+        "the other vCPU finds the reset value, the first one its own again",
+        "selftests x86/msrs_test.c: two vCPUs on one thread",
+        _TWO,
+        (
+            w.wr(msr, value),
+            *w.let(E.OTHER_VCPU),
+            w.rd(msr, w.reads(0)),
+            *w.let(E.OTHER_VCPU),
+            w.rd(msr, w.reads(value)),
+        ),
+        50,
+        _NO_LER if name.startswith("LER") else _SEEN if (name, msr) in w.RECORDS else (),
+    )
+    for name, msr, value in (
+        ("XSS", w.XSS, 1 << 15),
+        ("DEBUGCTL", w.DEBUGCTL, 0x800),
+        ("LER_FROM", msrs.IA32_LER_FROM_IP.index, 0x1000),
+        ("LER_TO", msrs.IA32_LER_TO_IP.index, 0x1000),
+        ("LER_INFO", msrs.IA32_LER_INFO.index, 1 << 63),
+        *((name, msr, 0x7000) for name, msr in w.RECORDS if name.endswith(("_0", "_31"))),
+    )
+)
 _SHARED = (
     Case(
         "two-vcpus-records",
@@ -211,4 +238,4 @@ _SHARED = (
     ),
 )
 
-CASES: tuple[Case, ...] = (*_BUSY, *_SHARED)
+CASES: tuple[Case, ...] = (*_BUSY, *_SHARED, *_OWN)
