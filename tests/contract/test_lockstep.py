@@ -1,7 +1,7 @@
 """What is checked is what the hardware does: `archlbr`'s hand-over, run on the real facility beside the model.
 
 Random walks through the model are followed on `lbr.step`, a processor a pCPU, by the instructions that each action
-stands for: XSAVES, XRSTORS, a DEPTH write to wipe, CTL writes, what VM entry loads and VM exit clears. After each action
+Random walks through the model are followed on `lbr.step`, one processor a pCPU, by the instructions that each action
 the tags of the model are the addresses of the facility.
 """
 

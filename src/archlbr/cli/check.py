@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import sys
 import time
@@ -15,6 +16,9 @@ import typer
 if TYPE_CHECKING:
     from archlbr.contract.table import Table
     from archlbr.vpmu.designs.sharing import Sharing
+
+# Below this many states the interpreter itself is most of the memory.
+LARGE = 100_000
 
 
 class CheckFormat(StrEnum):
@@ -102,9 +106,12 @@ def _told(table: Table, seconds: float) -> str:
     edges = sum(outcome.exploration.edges for outcome in table.outcomes)
     word = "complete" if table.complete else "INCOMPLETE, cut short"
     rate = edges / seconds if seconds else 0
+    largest = max((outcome.exploration.states for outcome in table.outcomes), default=0)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = f", {peak / largest:,.0f} bytes a state at the peak" if largest >= LARGE else ""
     return (
         f"{len(table.outcomes)} explorations, {word}: {states:,} states, {edges:,} transitions,"
-        f" {seconds:.1f} s, {rate:,.0f} transitions/s"
+        f" {seconds:.1f} s, {rate:,.0f} transitions/s{memory}"
     )
 
 

@@ -33,6 +33,8 @@ BUGS: tuple[Bug, ...] = (
     Bug("load-owner", "H2", "lend", "entry does not note the new owner; an NMI reads the guest's records"),
     Bug("resident-nobody", "S2", "neighbours", "entry takes registers that nobody owns for its own"),
     Bug("vmenter-enable", "G1", "lend", "VM entry does not load the guest's enable bit"),
+    Bug("load-empty", "S3", "xsaves", "entry loads nothing for a vCPU without records; its XRSTORS reaches the host's"),
+    Bug("vmenter-muted", "L1", "steady", "VM entry does not load the guest's enable bit while a host event runs"),
     Bug("vmenter-l2", "S5", "nested", "VM entry loads L1's enable bit for L2"),
     # exit
     Bug("exit-clear", "S5", "lend", "VM exit does not clear the enable bit"),
@@ -50,6 +52,7 @@ BUGS: tuple[Bug, ...] = (
     Bug("claim-owner", "S1", "lend", "a claim leaves the guest the owner; the host's records are saved as the guest's"),
     Bug("claim-early", "H2", "lend", "a claim notes the host as owner too early; an NMI reads the guest's records"),
     Bug("claim-half", "H4", "lend", "a claim ends before the host's recording is on"),
+    Bug("claim-stuck", "L3", "lend", "the second half of a claim never comes"),
     Bug("claim-defer", "L2", "lend", "a claim waits for somebody to serve it, and nobody does"),
     Bug("disable-enable", "S5", "lend", "closing the event leaves recording on"),
     Bug("task-stop", "S5", "lend-task", "switching the event's task out leaves recording on"),
@@ -64,6 +67,7 @@ BUGS: tuple[Bug, ...] = (
     Bug("nmi-owner", "H2", "lend", "an NMI reads the registers whoever owns them"),
     Bug("nmi-stale", "H1", "lend", "an NMI during a hand-over reports an old stack instead of none"),
     Bug("nmi-guest", "H2", "freeze", "an NMI that ended the guest's run reads its registers"),
+    Bug("nmi-late", "H3", "guest-sampled", "an NMI that ended the guest's run is handled after the hand-over"),
     Bug("freeze-loaded", "G2", "freeze-guest", "the guest's freeze bit is loaded; a host overflow clears LBREn"),
     # SMM, nested
     Bug("rsm-sets", "G2", "smm", "RSM sets LBREn whatever SMRAM holds"),

@@ -6,6 +6,8 @@ out: that is a naive design, or a seeded bug (`bugs`).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from archlbr.contract import world as at
 from archlbr.contract.actors import G2, H4, M1_LIVE
 from archlbr.contract.owned_guest import OwnedGuest
@@ -14,6 +16,9 @@ from archlbr.lbr.tagged import HOST, NOBODY, VM, Lbrs
 from archlbr.perf import owned
 from archlbr.perf.events import ACTIVE, INACTIVE, OFF, PENDING, REFUSED
 from archlbr.vpmu.designs import handover
+
+if TYPE_CHECKING:
+    from archlbr.vpmu.designs.sharing import Vcpu
 
 
 class OwnedHost(OwnedGuest):
@@ -35,14 +40,16 @@ class OwnedHost(OwnedGuest):
         snapshot = cpu.lbr.enable if self.sharing.restores_host else 0
         return self.moved(w, c, Cpu(cpu.thread, at.ENTRY, cpu.lbr, cpu.perf, snapshot, cpu.owner))
 
-    def _resident(self, cpu: Cpu) -> bool:
+    def _resident(self, cpu: Cpu, vcpu: Vcpu) -> bool:
+        if "load-empty" in self.lost and not vcpu.image:
+            return True
         if "resident-nobody" in self.lost and cpu.owner == NOBODY:
             return True
         return handover.resident(cpu.owner, cpu.thread - 1) and "lazy" not in self.lost
 
     def _on_stop_host(self, w: World, c: int, _: int) -> World | None:
         cpu = w.cpus[c]
-        if self._resident(cpu):
+        if self._resident(cpu, w.vcpus[cpu.thread - 1]):
             return None
         lbr = cpu.lbr if "stop" in self.lost else owned.stopped(cpu.lbr)
         return self.moved(w, c, Cpu(cpu.thread, at.ENTRY_STOPPED, lbr, cpu.perf, cpu.snapshot, NOBODY))
@@ -56,7 +63,7 @@ class OwnedHost(OwnedGuest):
 
     def _on_vmenter(self, w: World, c: int, _: int) -> World | None:
         cpu = w.cpus[c]
-        if cpu.phase == at.ENTRY and not self._resident(cpu):
+        if cpu.phase == at.ENTRY and not self._resident(cpu, w.vcpus[cpu.thread - 1]):
             return None
         return self.entered(w, c)
 
@@ -66,12 +73,15 @@ class OwnedHost(OwnedGuest):
         v = cpu.thread - 1
         vcpu = w.vcpus[v]
         enable = handover.enable_in_guest(vcpu, cpu.lbr.enable, self.lost)
+        if "vmenter-muted" in self.lost and cpu.perf.event == ACTIVE:
+            enable = 0
+        starved = int(vcpu.enable and vcpu.level == 1 and not (enable and cpu.owner == VM + v))
         lbr = Lbrs(enable, cpu.lbr.select, cpu.lbr.stack)
         after = Cpu(cpu.thread, at.GUEST, lbr, cpu.perf, cpu.snapshot, cpu.owner)
-        if not w.ghosts[v].moved & 1:
+        if not w.ghosts[v].moved & 1 and starved == vcpu.starved:
             return self.moved(w, c, after)
         seen, ghost = self.judged_arrival(v, w.ghosts[v], self.seen_by_guest(after, vcpu))
-        return self.with_vcpu(w, c, after, v, seen, ghost=ghost)
+        return self.with_vcpu(w, c, after, v, seen, vcpu=vcpu._replace(starved=starved), ghost=ghost)
 
     def _on_reenter(self, w: World, c: int, _: int) -> World | None:
         cpu = w.cpus[c]
@@ -203,7 +213,9 @@ class OwnedHost(OwnedGuest):
             return self.moved(w, c, after)
         return self.with_vcpu(w, c, after, v, vcpu=handover.saved(cpu.lbr, w.vcpus[v]))
 
-    def _on_grant(self, w: World, c: int, _: int) -> World:
+    def _on_grant(self, w: World, c: int, _: int) -> World | None:
+        if "claim-stuck" in self.lost:
+            return None
         # The phase to go back to waits in the place of the snapshot, which nobody needs with interrupts on.
         cpu = w.cpus[c]
         lbr = self._started(cpu.lbr, wipes="claim-wipe" not in self.lost)
@@ -253,7 +265,9 @@ class OwnedHost(OwnedGuest):
                 return None
             stack = cpu.lbr
             cpu, seen = self.left(w, c)
-            asks = not {"nmi-owner", "nmi-guest"} & self.lost
+            asks = not {"nmi-owner", "nmi-guest", "nmi-late"} & self.lost
+            if "nmi-late" in self.lost:  # the hand-over is over, and its code has been recorded
+                stack = Lbrs(1, HOST, (HOST,) * self.scenario.depth)
             sample = owned.sample(stack, cpu.owner, cpu.perf.event, asks_owner=asks)
         else:
             says = "nmi-stale" not in self.lost and self.sharing.family != "request"
