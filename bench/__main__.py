@@ -49,7 +49,7 @@ def preface() -> str:
             "# Benchmarks",
             "",
             "`make bench` prints this; `python -m bench --write` writes it here, or the parts it is told. Each "
-            "figure is a median, with the fastest and the slowest run in brackets; ratios are ",
+            "figure is a median, with the fastest and the slowest run in brackets; ratios are "
             "medians of the ratios of one round.",
             "",
             f"Measured on: {machine()}.",
