@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archlbr.arch.cpuid import Leaf0A, Leaf0D1, Leaf07, Leaf1C
+from archlbr.arch.cpuid import Leaf0A, Leaf0D, Leaf0D1, Leaf07, Leaf1C
 from archlbr.errors import InputError
 from archlbr.lbr.actions import Rsm, Smi
-from archlbr.vpmu.actions import Grant, NestedEntry, NestedExit, Release, SchedOut
+from archlbr.vpmu.actions import Grant, NestedEntry, NestedExit, Release, SchedOut, Xsetbv
 from archlbr.vpmu.designs import ARCHLBR
 from archlbr.vpmu.image import WORDS, Image, pack, unpack
 from archlbr.vpmu.snapshot import Part, mismatch, pieces, restore, save, written
@@ -299,6 +299,14 @@ def test_a_lesser_target_refuses_and_is_left_as_it_was(guest, said):
         into(w, saved(source()))
     assert "\n" not in str(refused.value)
     assert w.state is before
+
+
+def test_a_target_without_a_component_of_xcr0_refuses():
+    v = source()
+    assert v.do(Xsetbv(7)) == "ok"
+    with pytest.raises(InputError, match="the target's XCR0 lacks components 0x4"):
+        into(target(leaves((8, 16, 32), leaf0d=Leaf0D(3))), saved(v))
+    assert into(target(), saved(v)).state.xcr0 == 7
 
 
 def test_a_target_that_offers_l1_other_controls_refuses():
