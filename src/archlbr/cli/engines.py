@@ -1,4 +1,4 @@
-"""Which engine runs a program: the one choice there is so far, made in one place."""
+"""Which engine runs a program, chosen in one place."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from enum import StrEnum
 
 
 class Engine(StrEnum):
-    """`--engine`: auto picks the fastest engine that is exact for the program."""
+    """`--engine`: auto picks the engine that is exact for every program."""
 
     AUTO = "auto"
     UNICORN = "unicorn"
+    QEMU = "qemu"
 
 
-def choose(wanted: Engine) -> str:
-    """Return the name of the engine that runs; Unicorn is the one that is always here and exact for every program."""
+def choose(wanted: Engine) -> Engine:
+    """Return the engine that runs.
+
+    Unicorn is always here and exact for every program; QEMU is asked for by name, for what it does not record is said
+    only once it happens (docs/decisions/042).
+    """
     return Engine.UNICORN if wanted is Engine.AUTO else wanted

@@ -67,9 +67,8 @@ def record(
     ones; each PERIOD of them a sample of the branch stack is taken, of the program and all that it starts.
     """
     from archlbr.cli.stats import Stopwatch
-    from archlbr.machine.supervise import find_guest, run_guest
+    from archlbr.machine.supervise import find_guest
     from archlbr.profile.output import Output
-    from archlbr.recording.sampling import Sampler
 
     chosen = choose(engine)
     attr, counter = _event(branch_filter, event, period, jitter)
@@ -81,7 +80,7 @@ def record(
     with tempfile.TemporaryDirectory(prefix="archlbr-") as scratch:
         folder = Path(scratch)
         try:
-            status = run_guest(path, program, folder, lambda: Sampler(scratch, attr, counter))
+            status = _run(chosen, path, program, folder, attr, counter)
             data = folder / "perf.data"
             samples = _merge(folder, data, attr)
             verdict = _check(data)
@@ -104,6 +103,19 @@ def record(
     if stats:
         watch.print(instructions=instructions, branches=branches, samples=samples, engine=chosen)
     return status
+
+
+def _run(engine: Engine, path: str, program: list[str], folder: Path, attr: Attr, counter: Event) -> int:
+    scratch = str(folder)
+    if engine is Engine.QEMU:
+        from archlbr.machine.qemu import run_on_qemu
+        from archlbr.recording.streamed import StreamedSampler
+
+        return run_on_qemu(path, program, folder, lambda pid: StreamedSampler(scratch, attr, counter, pid))
+    from archlbr.machine.supervise import run_guest
+    from archlbr.recording.sampling import Sampler
+
+    return run_guest(path, program, folder, lambda: Sampler(scratch, attr, counter))
 
 
 def _event(branch_filter: str, event: Counted, period: int, jitter: int) -> tuple[Attr, Event]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archlbr.cli.engines import Engine, choose
+from archlbr.cli.progress import progress_line
 
 if TYPE_CHECKING:
     from archlbr.profile.output import Output
@@ -29,9 +30,8 @@ def trace(
     Without -o the list goes to stdout once the program has ended, after the program's own output.
     """
     from archlbr.cli.stats import Stopwatch
-    from archlbr.machine.supervise import find_guest, run_guest
+    from archlbr.machine.supervise import find_guest
     from archlbr.profile.output import Output
-    from archlbr.recording.tracing import Tracer
 
     chosen = choose(engine)
     path = find_guest(program)
@@ -40,7 +40,7 @@ def trace(
     with tempfile.TemporaryDirectory(prefix="archlbr-") as name:
         folder = Path(name)
         try:
-            status = run_guest(path, program, folder, lambda: Tracer(name))
+            status = _run(chosen, path, program, folder)
             summary = _write(folder, out)
         except BaseException:
             if out is not None:
@@ -49,6 +49,24 @@ def trace(
     if stats:
         watch.print(instructions=summary.instructions, branches=summary.branches, samples=0, engine=chosen)
     return status
+
+
+def _run(engine: Engine, path: str, program: list[str], folder: Path) -> int:
+    scratch = str(folder)
+    if engine is Engine.QEMU:
+        from archlbr.machine.qemu import run_on_qemu
+        from archlbr.recording.streamed import StreamedTracer
+
+        return run_on_qemu(path, program, folder, lambda pid: StreamedTracer(scratch, pid))
+    from archlbr.machine.supervise import run_guest
+    from archlbr.recording.tracing import Tracer
+
+    line = progress_line()
+    try:
+        return run_guest(path, program, folder, lambda: Tracer(scratch), line.show if line is not None else None)
+    finally:
+        if line is not None:
+            line.wipe()
 
 
 def _write(folder: Path, out: Output | None) -> Summary:

@@ -115,7 +115,27 @@ def _sample(words: Words, engine: Word, address: Word) -> None:
 
 
 @native_inline
-def _write_down(words: Words, address: Word, kind: Word) -> Word:
+def count_taken(words: Words, engine: Word, address: Word) -> None:
+    """Take a sample when the counter of taken branches has overflowed."""
+    if words[at.TAKEN] >= words[NEXT_TAKEN]:
+        words[NEXT_TAKEN] += words[PERIOD] + next_jitter(words)
+        _sample(words, engine, address)
+
+
+@native_inline
+def count_retired(words: Words, engine: Word, address: Word) -> None:
+    """Take a sample when the counter of instructions has overflowed."""
+    if words[at.RETIRED] >= words[NEXT_RETIRED]:
+        # A block longer than the period overflows the counter more than once, and one PMI serves them all.
+        words[NEXT_RETIRED] += next_jitter(words) + words[PERIOD] * (
+            uint64(1) + (words[at.RETIRED] - words[NEXT_RETIRED]) // words[PERIOD]
+        )
+        _sample(words, engine, address)
+
+
+@native_inline
+def write_down(words: Words, address: Word, kind: Word) -> Word:
+    """Put a branch into the ring; return the words in use."""
     used = words[TRACE_USED]
     words[TRACE_AT + used] = words[at.FROM]
     words[TRACE_AT + used + 1] = address
@@ -125,7 +145,8 @@ def _write_down(words: Words, address: Word, kind: Word) -> Word:
 
 
 @native_inline
-def _record(words: Words, address: Word, kind: Word) -> None:
+def record_branch(words: Words, address: Word, kind: Word) -> None:
+    """Hand the branch that `leave` found to the LBRs."""
     lbr.record(
         words[LBR_AT:LBR_END],
         words[at.FROM],
@@ -145,7 +166,7 @@ def trace_landing(words: Words, address: Word) -> None:
         return
     kind = leave(words, address)
     if kind != _NONE:
-        _write_down(words, address, kind)
+        write_down(words, address, kind)
     words[at.CURRENT] = uint64(0)
 
 
@@ -156,7 +177,7 @@ def sample_landing(words: Words, address: Word) -> None:
         return
     kind = leave(words, address)
     if kind != _NONE:
-        _record(words, address, kind)
+        record_branch(words, address, kind)
     words[at.CURRENT] = uint64(0)
 
 
@@ -170,7 +191,7 @@ def tracing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
         kind = _advance_unusually(words, address, uint64(size))
         if kind == _REPEATED:
             return
-    if kind != _NONE and _write_down(words, address, kind) == TRACE_LIMIT:
+    if kind != _NONE and write_down(words, address, kind) == TRACE_LIMIT:
         _stop(words, engine, uint64(at.REASON_FLUSH))
         return
     if words[at.RETIRED] >= words[at.LIMIT]:
@@ -188,15 +209,8 @@ def sampling(engine: Word, address: Word, size: Word, pointer: Any) -> None:
         if kind == _REPEATED:
             return
     if kind != _NONE:
-        _record(words, address, kind)
-        if words[at.TAKEN] >= words[NEXT_TAKEN]:
-            words[NEXT_TAKEN] += words[PERIOD] + next_jitter(words)
-            _sample(words, engine, address)
+        record_branch(words, address, kind)
+        count_taken(words, engine, address)
     if words[at.RETIRED] >= words[at.LIMIT]:
-        if words[at.RETIRED] >= words[NEXT_RETIRED]:
-            # A block longer than the period overflows the counter more than once, and one PMI serves them all.
-            words[NEXT_RETIRED] += next_jitter(words) + words[PERIOD] * (
-                uint64(1) + (words[at.RETIRED] - words[NEXT_RETIRED]) // words[PERIOD]
-            )
-            _sample(words, engine, address)
+        count_retired(words, engine, address)
         _look_around(words, engine, words[NEXT_RETIRED])

@@ -42,10 +42,16 @@ def find_guest(words: list[str]) -> str:
     path = elf.find_program(words[0], os.environ.get("PATH", os.defpath))
     if path is None:
         raise InputError(f"{words[0]}: no such program on PATH; give its path")
+    resolve(path, words)
+    return path
+
+
+def resolve(path: str, words: list[str]) -> elf.Program:
+    """Return what execve would run for a program and its command line; InputError when nothing."""
     program = elf.resolve(path, tuple(os.fsencode(word) for word in words))
     if isinstance(program, elf.Refusal):
         raise InputError(program.reason)
-    return path
+    return program
 
 
 def run_guest(path: str, words: list[str], folder: Path, make_recorder: Callable[[], Recorder]) -> int:
@@ -67,6 +73,35 @@ def run_guest(path: str, words: list[str], folder: Path, make_recorder: Callable
     if failed.exists():
         raise InputError(failed.read_text(errors="replace"))
     return 128 - status if status < 0 else status
+
+
+def run_command(command: list[str], environment: dict[str, str], started: Callable[[], None]) -> int:
+    """Run another program that runs the guest, as `run_guest` does; `started` is called once there is a process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*_PASSED_ON, signal.SIGCHLD))
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _be_command(command, environment, parent)
+    try:
+        started()
+        status = _wait(pid, (ctypes.c_uint64 * _SIGNALS)())
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_PASSED_ON, signal.SIGCHLD))
+    return 128 - status if status < 0 else status
+
+
+def _be_command(command: list[str], environment: dict[str, str], parent: int) -> None:
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() == parent:
+            # Python ignores these two for itself; the program has what it would have had.
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_PASSED_ON, signal.SIGCHLD))
+            os.execve(command[0], command, environment)  # noqa: S606 - running programs is the job
+    finally:
+        os._exit(70)
 
 
 def _wait(pid: int, arrivals: ctypes.Array[ctypes.c_uint64]) -> int:

@@ -1,0 +1,82 @@
+"""Building the plugin, and the command line that runs a program under it.
+
+The C file beside this module is compiled on first use with the machine's compiler and kept by its digest in the cache
+of native code. `machine.qemu` asks for the command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from archlbr.cpu.qemu.stream import macros
+from archlbr.errors import InputError
+from archlbr.native import cache_folder
+
+QEMU: Final = "qemu-x86_64"
+_SOURCE: Final = Path(__file__).with_name("branches.c")
+# What CPUID shows is what machine.processor shows to a program on Unicorn, as far as QEMU's TCG has it: a C library
+# takes the same paths. No XSAVE, so no AVX.
+_FEATURES: Final = (
+    "qemu64,vendor=GenuineIntel,family=6,model=143,stepping=8,level=0x1c,"
+    "+pclmulqdq,+ssse3,+cx16,+sse4.1,+sse4.2,+movbe,+popcnt,+aes,+erms,+bmi1,+bmi2,+adx,+lahf-lm,+abm,+rdtscp,"
+    "-svm,-hypervisor,-xsave"
+)
+# The host's loader reads these for QEMU itself, though they are meant for the program.
+_FOR_THE_LOADER: Final = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT")
+
+
+def find_qemu() -> str:
+    """Return QEMU's user mode emulator; InputError when it is not installed."""
+    found = shutil.which(QEMU)
+    if found is None:
+        raise InputError(f"--engine qemu needs {QEMU}: install qemu-user, or use --engine unicorn")
+    return found
+
+
+def build_plugin() -> Path:
+    """Return the compiled plugin; InputError when there is no C compiler, or it fails."""
+    definitions = [f"-D{macro}" for macro in macros()]
+    digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(definitions).encode()).hexdigest()[:16]
+    plugin = cache_folder() / f"branches-{digest}.so"
+    if plugin.exists():
+        return plugin
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise InputError("--engine qemu needs a C compiler: install gcc, or use --engine unicorn")
+    made = plugin.with_suffix(f".{os.getpid()}")
+    flags = ["-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-fomit-frame-pointer", "-pthread"]
+    done = subprocess.run(
+        [compiler, *flags, *definitions, "-o", made, _SOURCE], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+        raise InputError(f"--engine qemu: {compiler} cannot build the plugin ({first}); install gcc and libc6-dev")
+    os.replace(made, plugin)
+    return plugin
+
+
+def command(folder: str, path: str, argv: list[str]) -> list[str]:
+    """Return the command line that runs a program with its messages going to `folder`; argv[0] is the program's own."""
+    words = [find_qemu(), "-cpu", _FEATURES, "-plugin"]
+    words.append(f"{build_plugin()},folder={folder},words={len(words) + 1}")
+    for name in _FOR_THE_LOADER:
+        value = os.environ.get(name)
+        if value is not None:
+            if "," in value:
+                raise InputError(f"--engine qemu cannot pass on {name} with a comma in it: use --engine unicorn")
+            words += ["-E", f"{name}={value}"]
+    return [*words, "-0", argv[0], path, *argv[1:]]
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that QEMU itself runs with."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _FOR_THE_LOADER and not name.startswith("QEMU_")
+    }

@@ -1,0 +1,161 @@
+"""What the plugin writes and how it is read: the ring of a process, and messages through a FIFO.
+
+`branches.c` is compiled with the sizes and codes that stand here. A ring holds a description of every block of code
+and, for each thread, a circle of 32-bit words: block numbers, and events between them. `machine.qemu` reads messages,
+then the streams they speak of. Design: docs/decisions/042.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHUNK: Final = 1 << 14  # words after which a stream's reader is told
+CHUNKS: Final = 8
+WORDS: Final = CHUNK * CHUNKS
+BLOCKS: Final = 1 << 20
+THREADS: Final = 512
+MESSAGE_LIMIT: Final = 4096  # PIPE_BUF: messages of that size arrive whole
+
+# Words of a stream that are no block numbers, and how many words each has; 0 is nothing.
+EVENTS: Final = 0x7FFFFF00
+SYSCALL: Final = EVENTS
+RETURNED: Final = EVENTS + 1  # from a system call, to the next instruction
+SIGRETURN: Final = EVENTS + 2
+SIGNAL: Final = EVENTS + 3  # block of the handler, instructions retired before, RIP low, RIP high, 1: a fault there
+RESTARTED: Final = EVENTS + 4  # instructions retired before, 1: the last instruction was begun
+LENGTH: Final = {SYSCALL: 1, RETURNED: 1, SIGRETURN: 1, SIGNAL: 6, RESTARTED: 3}
+
+
+class Told(IntEnum):
+    """Kinds of messages."""
+
+    NOTHING = 0
+    BEGUN = 1  # b: the ring's generation
+    FORKED = 2  # a: processor, b: generation, c: parent, d: number of the fork
+    PROGRESS = 3  # a: processor, b: words written
+    FORKING = 4  # a: processor, b: number of the fork, c: blocks described
+    MAPPED = 5  # a, b: start and end, c: offset, d: device, e: inode << 8 | flags << 4 | rights; text: the file
+    THREAD = 6  # a: processor, b: thread
+    THREAD_ENDED = 7  # a: processor
+    NAMED = 8
+    EXEC = 9  # text: the program
+    STAYED = 10  # execve failed
+    UNFOLLOWED = 11  # text: a program that runs outside QEMU
+    UNPRIVILEGED = 12  # text: a program that should run as another user
+    EXITED = 13
+
+
+class Message(NamedTuple):
+    """One message of a thread of a process."""
+
+    told: int
+    pid: int
+    tid: int
+    a: int
+    b: int
+    c: int
+    d: int
+    e: int
+    text: bytes
+
+
+_MESSAGE: Final = struct.Struct("<IIIIQQQQQ")
+BLOCK_BYTES: Final = 48  # struct block: start, end, last, count, size, code[16]
+_STREAM_BYTES: Final = 4096 + 4 * WORDS
+_STREAMS_AT: Final = 4096 + BLOCK_BYTES * BLOCKS
+RING_BYTES: Final = _STREAMS_AT + THREADS * _STREAM_BYTES
+
+
+def macros() -> Iterator[str]:
+    """Yield `NAME=value` for each constant that the plugin is compiled with."""
+    sizes = {"CHUNK": CHUNK, "CHUNKS": CHUNKS, "BLOCKS": BLOCKS, "THREADS": THREADS, "EVENTS": EVENTS}
+    codes = {
+        "SYSCALL": SYSCALL,
+        "RETURNED": RETURNED,
+        "SIGRETURN": SIGRETURN,
+        "SIGNAL": SIGNAL,
+        "RESTARTED": RESTARTED,
+    }
+    for name, value in (*sizes.items(), *codes.items(), *((told.name, told.value) for told in Told)):
+        yield f"{name}={value}u"
+
+
+class Ring:
+    """A process's ring, mapped here too; the file is removed at once."""
+
+    def __init__(self, folder: str, pid: int, generation: int) -> None:
+        path = os.path.join(folder, f"ring.{pid}.{generation}")
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._map = mmap.mmap(fd, RING_BYTES)
+        finally:
+            os.close(fd)
+        os.unlink(path)
+        self._header = np.frombuffer(self._map, np.uint32, 1024)
+        self.blocks = np.frombuffer(self._map, np.uint8, BLOCK_BYTES * BLOCKS, 4096)
+
+    def known(self) -> int:
+        """Return the number of the last block described."""
+        return int(self._header[0])
+
+    def words(self, processor: int) -> npt.NDArray[np.uint32]:
+        """Return the circle of words of a thread."""
+        return np.frombuffer(self._map, np.uint32, WORDS, _STREAMS_AT + processor * _STREAM_BYTES + 4096)
+
+    def written(self, processor: int) -> int:
+        """Return how many words a thread has written, as far as can be seen now."""
+        next_, laps = self._control(processor)[:2]
+        return int(laps) * WORDS + int(next_)
+
+    def consume(self, processor: int, chunks: int) -> int:
+        """Let the writer use the chunks before this one again; return the address that it may wait at."""
+        control = self._control(processor)
+        control[2] = np.uint32(chunks & 0xFFFFFFFF)
+        return int(control.ctypes.data) + 8
+
+    def _control(self, processor: int) -> npt.NDArray[np.uint32]:
+        return np.frombuffer(self._map, np.uint32, 3, _STREAMS_AT + processor * _STREAM_BYTES)
+
+
+class Inbox:
+    """The FIFO in a folder that all plugins of a recording write messages to."""
+
+    def __init__(self, folder: str) -> None:
+        path = os.path.join(folder, "events")
+        os.mkfifo(path, 0o600)
+        self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._path = path
+        self._left = b""
+
+    def read(self) -> list[Message]:
+        """Return the messages that have come."""
+        try:
+            raw = self._left + os.read(self.fd, 1 << 16)
+        except BlockingIOError:
+            return []
+        messages, at = [], 0
+        while len(raw) - at >= _MESSAGE.size:
+            size, told, pid, tid, *numbers = _MESSAGE.unpack_from(raw, at)
+            if len(raw) - at < size:
+                break
+            text = raw[at + _MESSAGE.size : at + size].split(b"\0", 1)[0]
+            a, b, c, d, e = numbers
+            messages.append(Message(told, pid, tid, a, b, c, d, e, text))
+            at += size
+        self._left = raw[at:]
+        return messages
+
+    def close(self) -> None:
+        """Remove the FIFO: whoever still writes goes on unrecorded."""
+        os.unlink(self._path)
+        os.close(self.fd)

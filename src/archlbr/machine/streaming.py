@@ -1,0 +1,150 @@
+"""The compiled readers of a stream of blocks: what `machine.hooks` does as a block starts, here for blocks that ran.
+
+QEMU's plugin writes which blocks ran (`cpu.qemu.stream`); these functions take them one by one, as `machine.qemu` calls
+them. Which branch was taken, what the predictor says, the LBRs, the counter and the sample are the functions that the
+hooks use, over the same words; only the table of blocks is another, behind the hooks' own words.
+Design: docs/decisions/042.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any, Final
+
+from numba import carray, types, uint64
+
+from archlbr.arch.branches import BranchKind
+from archlbr.cpu import words as at
+from archlbr.cpu.address import Word, call5, load64, store64
+from archlbr.cpu.decode import kind_of, repeats
+from archlbr.cpu.predictor import spread
+from archlbr.cpu.qemu.stream import BLOCK_BYTES, BLOCKS, EVENTS
+from archlbr.cpu.unicorn.blocks import leave
+from archlbr.machine import hooks
+from archlbr.native import callback, native
+
+if TYPE_CHECKING:
+    from archlbr.cpu.words import Words
+
+TABLE: Final = max(hooks.TRACE_WORDS, hooks.SAMPLING_WORDS)
+WORDS: Final = TABLE + BLOCKS * at.ENTRY
+# Block 0 is none, and its entry holds: how many taken branches before an overflow the LBRs must begin to be written.
+# A sample shows the last DEPTH records; where each taken branch is one, those before are overwritten unread.
+WINDOW: Final = TABLE
+ALWAYS: Final = 1 << 63
+ENOUGH: Final = hooks.DEPTH_LIMIT + 8  # the oldest record's cycles count from the one before it
+
+# words, stream, from, to -> how far it came: to an event, or to where a buffer must be written out.
+READER: Final = types.uint64(types.CPointer(types.uint64), types.CPointer(types.uint32), types.uint64, types.uint64)
+
+_NONE = int(BranchKind.NONE)
+_PAGE, _LONGEST = 4096, 15  # bytes of a page, and of the longest instruction
+_TABLE, _WINDOW, _EVENTS, _TRACE_LIMIT = TABLE, WINDOW, EVENTS, hooks.TRACE_LIMIT
+
+
+@callback(types.uint64(types.uint64))
+def _nothing_to_stop(_engine: Word) -> Word:
+    return uint64(0)
+
+
+def prepare(words: Words) -> None:
+    """Make the words of a recorder those of a stream's reader: no engine is to be stopped when a buffer is full."""
+    words[at.EMU_STOP] = _nothing_to_stop.address
+
+
+@native
+def define(words: Words, description: Word, first: Word, last: Word) -> None:
+    """Fill the table's entries of the blocks first to last out of the plugin's descriptions, which begin at an address.
+
+    Only the last instruction is decoded here, from the bytes that came with the block; the plugin counted the others.
+    """
+    for number in range(first, last + uint64(1)):
+        block = description + uint64(number) * uint64(BLOCK_BYTES)
+        final, sizes = load64(block + uint64(16)), load64(block + uint64(24))
+        count, size = sizes & uint64(0xFFFFFFFF), sizes >> uint64(32)
+        code = block + uint64(32)
+        cursor = words[at.CURSOR]
+        store64(cursor, code)
+        store64(cursor + uint64(8), size)
+        store64(cursor + uint64(16), final)
+        decoded = call5(
+            words[at.DISASM],
+            words[at.DISASM_HANDLE],
+            cursor,
+            cursor + uint64(8),
+            cursor + uint64(16),
+            words[at.INSN],
+        )
+        end = load64(block + uint64(8))
+        meta = count << uint64(at.META_COUNT_SHIFT) | spread(final) << uint64(at.META_HASH_SHIFT)
+        if decoded & uint64(0xFF) == 0:
+            if count > uint64(1) and (final & uint64(0xFFF)) > uint64(_PAGE - _LONGEST):
+                # QEMU gave this instruction up, since it lies across a page end: the block ends before it.
+                meta = (count - uint64(1)) << uint64(at.META_COUNT_SHIFT)
+                end = final
+            else:
+                meta |= uint64(at.META_UNDECODED)
+        else:
+            meta |= uint64(kind_of(load64(words[at.INSN]) & uint64(0xFFFFFFFF), code))
+            if repeats(code) != 0:
+                meta |= uint64(at.META_REP)
+        entry = uint64(_TABLE) + uint64(number) * uint64(at.ENTRY)
+        words[entry + uint64(at.KEY)] = load64(block)
+        words[entry + uint64(at.END)] = end
+        words[entry + uint64(at.LAST)] = final
+        words[entry + uint64(at.META)] = meta
+
+
+@callback(READER)
+def trace_stream(pointer: Any, stream: Any, position: Word, end: Word) -> Word:
+    """Write down every taken branch of a stretch of a stream."""
+    words = carray(pointer, (WORDS,))
+    blocks = carray(stream, (1,))
+    while position < end:
+        number = uint64(blocks[position])
+        if number >= uint64(_EVENTS):
+            return position
+        position += uint64(1)
+        if number == uint64(0):
+            continue
+        entry = uint64(_TABLE) + number * uint64(at.ENTRY)
+        address = words[entry]
+        kind = leave(words, address) if words[at.CURRENT] != 0 else uint64(_NONE)
+        words[at.CURRENT] = entry
+        if kind != _NONE and hooks.write_down(words, address, kind) == _TRACE_LIMIT:
+            words[at.REASON] = uint64(at.REASON_FLUSH)
+            return position
+    return position
+
+
+@callback(READER)
+def sample_stream(pointer: Any, stream: Any, position: Word, end: Word) -> Word:
+    """Record every taken branch of a stretch of a stream in the LBRs, and take samples."""
+    words = carray(pointer, (WORDS,))
+    blocks = carray(stream, (1,))
+    while position < end:
+        number = uint64(blocks[position])
+        if number >= uint64(_EVENTS):
+            return position
+        position += uint64(1)
+        if number == uint64(0):
+            continue
+        entry = uint64(_TABLE) + number * uint64(at.ENTRY)
+        address = words[entry]
+        kind = leave(words, address) if words[at.CURRENT] != 0 else uint64(_NONE)
+        words[at.CURRENT] = entry
+        if words[at.TAKEN] + words[_WINDOW] >= words[hooks.NEXT_TAKEN] and kind != _NONE:
+            hooks.record_branch(words, address, kind)
+            hooks.count_taken(words, uint64(0), address)
+        hooks.count_retired(words, uint64(0), address)
+        if words[at.REASON] != 0:
+            return position
+    return position
+
+
+_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
+
+
+def reader(address: int) -> Any:  # a ctypes function, which lets other Python threads run meanwhile
+    """Return one of the readers as something to call: f(words' address, stream's address, from, to)."""
+    return _FUNCTION(address)
