@@ -24,7 +24,7 @@ byte bit_[2], cleanup[2], expect[2], been_here = 0;
 hidden byte got;
 
 #define RESET filter = 0; stack = 0; last = 0
-#define DISABLE enable = (running -> enable : 0)
+#define DISABLE enable = (running || !users -> enable : 0)
 #define DELETE(v) \
     callstack[v] = (callstack[v] > 0 && last_is_guest -> callstack[v] - 1 : callstack[v]); \
     users = (users > 0 -> users - 1 : 0); running = 0
@@ -47,7 +47,7 @@ active proctype host() {
         :: cleanup[V] ->
             if
             :: !bit_[V] && event[V] != OFF ->
-                if :: event[V] == ACTIVE -> DELETE(V); enable = 0 :: else fi;
+                if :: event[V] == ACTIVE -> DELETE(V) :: else fi;
                 event[V] = OFF;
                 if :: !running && callstack[V] -> seen = C1 :: else fi
             :: else
@@ -86,7 +86,6 @@ active proctype host() {
             if :: known[W] -> image[W] = 0; saved_filter[W] = 0 :: else fi
         :: else
         fi;
-        enable = (running -> enable : 0);
         if :: event[W] != OFF -> cleanup[W] = 1 :: else fi;
         been_here = (W == 1 -> 1 : been_here);
         snapshot = 0;

@@ -96,6 +96,7 @@ class VlbrHost(HostModel):
             lbr, perf, task = schedule.task_out(c, lbr, self._counts(perf), tasks[v], cpu.thread)
             tasks = at.put(tasks, v, task)
         elif opened.task and perf.event == ACTIVE:
+            lbr = schedule.disabled_all(lbr, perf)
             perf = schedule.host_deleted(perf, INACTIVE)
         incoming = tasks[to - 1] if to else None
         if not to and opened.task and perf.event == INACTIVE and perf.ran:

@@ -53,17 +53,15 @@ def was_reset(lbrs: Lbrs, perf: CpuPerf) -> tuple[Lbrs, CpuPerf]:
 
 
 def enabled_all(lbrs: Lbrs, perf: CpuPerf) -> Lbrs:
-    """perf_pmu_enable(): intel_pmu_lbr_enable_all() does nothing while the vLBR runs."""
-    if perf.guest:
+    """perf_pmu_enable(): intel_pmu_lbr_enable_all() does nothing without users, or while the vLBR runs."""
+    if perf.guest or not perf.users:
         return lbrs
-    if perf.event == ACTIVE:
-        return Lbrs(1, HOST, lbrs.stack)
-    return Lbrs(0, lbrs.select, lbrs.stack)
+    return Lbrs(1, HOST, lbrs.stack)
 
 
 def disabled_all(lbrs: Lbrs, perf: CpuPerf) -> Lbrs:
-    """perf_pmu_disable(): intel_pmu_lbr_disable_all() does nothing while the vLBR runs."""
-    return lbrs if perf.guest else Lbrs(0, lbrs.select, lbrs.stack)
+    """perf_pmu_disable(): intel_pmu_lbr_disable_all() does nothing without users, or while the vLBR runs."""
+    return lbrs if perf.guest or not perf.users else Lbrs(0, lbrs.select, lbrs.stack)
 
 
 def guest_added(lbrs: Lbrs, perf: CpuPerf, task: TaskPerf, ran: int) -> tuple[Lbrs, CpuPerf, TaskPerf]:
