@@ -79,6 +79,15 @@ def test_a_program_that_was_moved_is_the_same_file(tmp_path: Path) -> None:
     assert archlbr("diff", first, second).out.splitlines()[0] == "overlap 1.0000"
 
 
+def test_two_builds_of_two_names_are_compared_by_function(tmp_path: Path) -> None:
+    first, _ = pair(tmp_path)
+    renamed = (tmp_path / "turn").rename(tmp_path / "faster")
+    second = profile(tmp_path, renamed, [TURN], name="third.data")
+    assert archlbr("diff", first, second).out.splitlines()[0] == "overlap 0.0000"
+    compiled(tmp_path)
+    assert archlbr("diff", "--by", "function", first, second).out.splitlines()[0] == "overlap 1.0000"
+
+
 def test_the_document_of_the_formats(tmp_path: Path) -> None:
     first, second = pair(tmp_path)
     found = json.loads(archlbr("diff", "-n", "1", "--format", "json", first, second).out)

@@ -17,6 +17,7 @@ from archlbr.profile.perfdata.header import Section
 from archlbr.profile.perfdata.reader import Reader
 from archlbr.profile.perfdata.writer import Writer
 from archlbr.profile.stack import Mapping
+from tests.foreign.tools import tools
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,6 +106,15 @@ def test_a_sound_profile_of_a_sound_program_has_none(built: Any, tmp_path: Path)
 )
 def test_a_program_s_own_faults(flags: tuple[str, ...], expected: str, built: Any, tmp_path: Path) -> None:
     assert names(written(tmp_path, built(*flags))) == [expected]
+
+
+def test_lld_s_layout_shares_a_page_unless_told_otherwise(built: Any, tmp_path: Path) -> None:
+    folder = next((path.parent for path in tools("ld.lld")), None)
+    if folder is None:
+        pytest.skip("ld.lld is not installed: apt-get install lld-16")
+    lld = (*SOUND, f"-B{folder}", "-fuse-ld=lld", "-pie")
+    assert names(written(tmp_path, built(*lld))) == ["shared-page"]
+    assert names(written(tmp_path, built(*lld, "-Wl,-z,separate-code"))) == []
 
 
 def test_a_stripped_program(built: Any, tmp_path: Path) -> None:

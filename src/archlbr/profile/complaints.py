@@ -249,6 +249,14 @@ def _of_the_file(path: str, recorded: bytes) -> Iterator[Complaint]:
             f"the profile has no build-id of {name}: that it is the program that ran is not checked",
             "run perf inject -b, or record with archlbr record",
         )
+    if facts.shared_page:
+        yield Complaint(
+            "shared-page",
+            (BOLT,),
+            f"{name} is position-independent and its code shares a page of the file with what is before it, "
+            "as lld lays it out: BOLT takes the wrong base and finds no address",
+            "link with -Wl,-z,separate-code",
+        )
     if not facts.symbols:
         yield Complaint(
             "stripped",
@@ -283,6 +291,19 @@ class _Facts(NamedTuple):
     symbols: bool
     relocations: bool
     dwarf: int
+    shared_page: bool
+
+
+def _shares_a_page(elf: ELFFile) -> bool:
+    # BOLT 16 and 19 take the first segment whose page of the file is the mapping's (getBaseAddressForMapping in
+    # bolt/lib/Core/BinaryContext.cpp), whatever it holds.
+    pages: set[int] = set()
+    for part in elf.iter_segments("PT_LOAD"):
+        page = part["p_offset"] - part["p_offset"] % max(part["p_align"], 1)
+        if part["p_flags"] & 1 and page in pages:
+            return True
+        pages.add(page)
+    return False
 
 
 def _read(path: str) -> _Facts | None:
@@ -300,6 +321,7 @@ def _read(path: str) -> _Facts | None:
                 elf.get_section_by_name(".symtab") is not None,
                 elf.get_section_by_name(".rela.text") is not None,
                 version,
+                elf["e_type"] == "ET_DYN" and _shares_a_page(elf),
             )
     except (OSError, ELFError, DWARFError, ValueError, KeyError):
         return None

@@ -28,7 +28,8 @@ def overlap(one: EdgeTable, other: EdgeTable) -> float:
     order = np.lexsort((targets, sources))
     sources, targets, share = sources[order], targets[order], share[order]
     both = (sources[1:] == sources[:-1]) & (targets[1:] == targets[:-1])
-    return float(np.minimum(share[1:], share[:-1])[both].sum())
+    # Shares of the same table may add up to a hair more or less than 1.
+    return min(1.0, round(float(np.minimum(share[1:], share[:-1])[both].sum()), 12))
 
 
 def _shares(table: EdgeTable) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

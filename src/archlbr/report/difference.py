@@ -1,7 +1,8 @@
 """Two profiles held against each other: how much their edges overlap, and which came, went or moved.
 
 Fed by two `counts`, with `profile.overlap` for the one number; the command prints it. An edge is the same when files
-and offsets are; a file is the same when its path is, or else its name, where only one file on each side has it. Ours.
+and offsets are; a file is the same when its path is, or else its name, where only one file on each side has it. Between
+functions the two programs themselves are the same file, whatever their names. Ours.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ def compare(one: Counts, other: Counts, by_function: bool, limit: int) -> Differ
         raise InputError("a profile without branches cannot be compared: record it with a smaller period")
     ends = _Ends(by_function)
     paths = _same_files(one.paths, other.paths)
+    if by_function:
+        _pair_programs(one, other, paths)
     tables = [ends.table(counts, Names(counts.paths), own) for counts, own in zip((one, other), paths, strict=True)]
     before, after = ({(int(row["from"]), int(row["to"])): int(row["count"]) for row in table} for table in tables)
     totals = sum(before.values()), sum(after.values())
@@ -138,6 +141,19 @@ def _same_files(one: Sequence[str], other: Sequence[str]) -> tuple[list[str], li
         alone = names.count(name) == 1 and theirs.count(name) == 1
         renamed.append(one[names.index(name)] if path not in one and alone else path)
     return list(one), renamed
+
+
+def _pair_programs(one: Counts, other: Counts, paths: tuple[list[str], list[str]]) -> None:
+    # Two builds may have two names: the file with the most branches is the program, and its functions keep theirs.
+    first, second = (_hottest_file(counts) for counts in (one, other))
+    if paths[0][first] not in paths[1] and paths[1][second] not in paths[0]:
+        paths[1][second] = paths[0][first]
+
+
+def _hottest_file(counts: Counts) -> int:
+    mapped = counts.branches["from_file"] >= 0
+    totals = np.bincount(counts.branches["from_file"][mapped], counts.branches["count"][mapped], minlength=1)
+    return int(np.argmax(totals))
 
 
 def _other_builds(one: Counts, other: Counts, paths: tuple[list[str], list[str]]) -> tuple[str, ...]:
