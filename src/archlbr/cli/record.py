@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archlbr.cli.engines import Engine, choose
+from archlbr.cli.progress import ProgressLine, progress_line
 from archlbr.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def record(
     with tempfile.TemporaryDirectory(prefix="archlbr-") as scratch:
         folder = Path(scratch)
         try:
-            status = _run(chosen, path, program, folder, attr, counter)
+            line = progress_line(period, event is Counted.INSTRUCTIONS)
+            status = _run(chosen, path, program, folder, attr, counter, line)
             data = folder / "perf.data"
             samples = _merge(folder, data, attr)
             verdict = _check(data)
@@ -105,7 +107,15 @@ def record(
     return status
 
 
-def _run(engine: Engine, path: str, program: list[str], folder: Path, attr: Attr, counter: Event) -> int:
+def _run(
+    engine: Engine,
+    path: str,
+    program: list[str],
+    folder: Path,
+    attr: Attr,
+    counter: Event,
+    line: ProgressLine | None,
+) -> int:
     scratch = str(folder)
     if engine is Engine.QEMU:
         from archlbr.machine.qemu import run_on_qemu
@@ -115,7 +125,13 @@ def _run(engine: Engine, path: str, program: list[str], folder: Path, attr: Attr
     from archlbr.machine.supervise import run_guest
     from archlbr.recording.sampling import Sampler
 
-    return run_guest(path, program, folder, lambda: Sampler(scratch, attr, counter))
+    try:
+        return run_guest(
+            path, program, folder, lambda: Sampler(scratch, attr, counter), line.show if line is not None else None
+        )
+    finally:
+        if line is not None:
+            line.wipe()
 
 
 def _event(branch_filter: str, event: Counted, period: int, jitter: int) -> tuple[Attr, Event]:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 from archlbr.errors import InputError
 from archlbr.guest import elf
+from archlbr.machine.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from archlbr.machine.progress import Counted
     from archlbr.machine.recorder import Recorder
 
 FAILED: Final = "failed"
@@ -29,6 +31,11 @@ _SI_KERNEL: Final = 0x80
 # A guest may ignore what it is sent; whoever asks this often means it.
 _PATIENCE: Final = 4
 _SIGNALS: Final = 65
+# There is no signal 0: its place in the shared page tells where the guest's processes have their words.
+_WORDS_AT: Final = 0
+# Seconds between two looks at a guest's progress.
+_LOOK: Final = 0.5
+_FOREVER: Final = 1e6
 # Seconds between looks at whether a signal reached the guest's process too, and how many looks.
 _PAUSE: Final = 0.01
 _LOOKS: Final = 5
@@ -54,9 +61,16 @@ def resolve(path: str, words: list[str]) -> elf.Program:
     return program
 
 
-def run_guest(path: str, words: list[str], folder: Path, make_recorder: Callable[[], Recorder]) -> int:
+def run_guest(
+    path: str,
+    words: list[str],
+    folder: Path,
+    make_recorder: Callable[[], Recorder],
+    watch: Callable[[Counted], None] | None = None,
+) -> int:
     """Run a program under a recorder made in its process; return its exit status, 128 + N when signal N ended it.
 
+    `watch` is told twice a second how far the program has come.
     InputError when it could not start or its recording could not be written.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_PASSED_ON, signal.SIGCHLD))
@@ -66,7 +80,9 @@ def run_guest(path: str, words: list[str], folder: Path, make_recorder: Callable
     if pid == 0:
         _be_guest(path, words, folder, make_recorder, parent, ctypes.addressof(arrivals))
     try:
-        status = _wait(pid, arrivals)
+        progress = Progress(pid)
+        look = None if watch is None else lambda: watch(progress.look(int(arrivals[_WORDS_AT])))
+        status = _wait(pid, arrivals, look)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_PASSED_ON, signal.SIGCHLD))
     failed = folder / FAILED
@@ -104,11 +120,15 @@ def _be_command(command: list[str], environment: dict[str, str], parent: int) ->
         os._exit(70)
 
 
-def _wait(pid: int, arrivals: ctypes.Array[ctypes.c_uint64]) -> int:
+def _wait(pid: int, arrivals: ctypes.Array[ctypes.c_uint64], look: Callable[[], None] | None = None) -> int:
     asked = 0
     known = [0] * _SIGNALS
     while True:
-        arrived = signal.sigwaitinfo((*_PASSED_ON, signal.SIGCHLD))
+        arrived = signal.sigtimedwait((*_PASSED_ON, signal.SIGCHLD), _LOOK if look is not None else _FOREVER)
+        if arrived is None:
+            if look is not None:
+                look()
+            continue
         number = arrived.si_signo
         if number == signal.SIGCHLD:
             done, status = os.waitpid(pid, os.WNOHANG)
@@ -143,7 +163,9 @@ def _be_guest(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_PASSED_ON, signal.SIGCHLD))
         close_on_exec()
         envp = tuple(name + b"=" + value for name, value in os.environb.items())
-        process, thread = start(path, tuple(os.fsencode(word) for word in words), envp, make_recorder())
+        recorder = make_recorder()
+        ctypes.c_uint64.from_address(arrivals + 8 * _WORDS_AT).value = recorder.words.ctypes.data
+        process, thread = start(path, tuple(os.fsencode(word) for word in words), envp, recorder)
         process.signals.report(arrivals)
         process.end(process.run(thread))
     except InputError as error:
