@@ -51,6 +51,11 @@ conform-kvm: setup ## Ask the conformance table of this host's KVM.
 bench: setup ## Measure the speeds of docs/benchmarks.md.
 	@$(BIN)/python -m bench
 
+guest: setup ## Fetch a Debian kernel and busybox and pack a Linux guest into build/guest (needs apt, dpkg, gcc).
+	@$(BIN)/python -m tests.guests.linux
+	@echo "Boot it with:"
+	@echo "  $(BIN)/archlbr run --kernel build/guest/vmlinuz --initrd build/guest/guest.cpio --append 'console=ttyS0 mitigations=off'"
+
 man: setup ## Write the manual pages to build/man, from the help.
 	@$(BIN)/python -m archlbr.cli.manual build/man
 

@@ -32,6 +32,9 @@ def run(
         typer.Option("--cpu", metavar="MODEL", help="sapphire-rapids or skylake-server; ,-arch-lbr ,-pmu take away."),
     ] = "sapphire-rapids",
     memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="Bytes, with K, M or G.")] = "256M",
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write here what the guest sends to ttyS1.")
+    ] = None,
     timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="End the run after this time.")] = 0.0,
     stats: Annotated[bool, typer.Option("--stats", help="End with a line of numbers on stderr.")] = False,
 ) -> int:
@@ -42,15 +45,25 @@ def run(
     from archlbr.cli.stats import Stopwatch
     from archlbr.cpu import words as at
     from archlbr.machine.board import Board
+    from archlbr.profile.output import Output
 
     size = parse_size(memory)
     model = parse_model(cpu)
     image, first = _read(kernel), _read(initrd) if initrd is not None else b""
     watch = Stopwatch()
-    console = bytearray()
-    board = Board(model, size, console.append)
-    board.start_linux(image, first, append)
-    status = _drive(board, console, watch, timeout)
+    console, sent = bytearray(), bytearray()
+    out = Output(output) if output is not None else None
+    try:
+        board = Board(model, size, console.append, sent.append)
+        board.start_linux(image, first, append)
+        status = _drive(board, console, watch, timeout)
+        if out is not None:
+            out.write(bytes(sent))
+            out.commit()
+    except BaseException:
+        if out is not None:
+            out.abort()
+        raise
     if stats:
         words = board.words
         watch.print(instructions=int(words[at.RETIRED]), branches=int(words[at.TAKEN]), samples=0, engine="unicorn")

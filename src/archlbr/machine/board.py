@@ -44,10 +44,16 @@ _NEVER: Final = 1 << 62
 _PAE, _EFER, _LONG_MODE, _PAGING = 1 << 5, 0xC0000080, 0x500, 0x80000011
 
 
-class Board:
-    """A machine of one processor with `memory` bytes; `transmit` gets what the serial port sends."""
+def _drop(_byte: int) -> None:
+    return
 
-    def __init__(self, model: Model, memory: int, transmit: Callable[[int], None]) -> None:
+
+class Board:
+    """A machine of one processor with `memory` bytes; `transmit` and `deliver` get what the two serial ports send."""
+
+    def __init__(
+        self, model: Model, memory: int, transmit: Callable[[int], None], deliver: Callable[[int], None] = _drop
+    ) -> None:
         self.status: int | None = None
         self.idle = 0
         self._ram = mmap.mmap(-1, memory)
@@ -62,11 +68,13 @@ class Board:
         self.pic = Pic()
         self.pit = Pit(self.now, lambda level: self.pic.raise_line(0, level))
         self.serial = Serial(0x3F8, transmit, lambda level: self.pic.raise_line(4, level))
+        second = Serial(0x2F8, deliver, lambda level: self.pic.raise_line(3, level))
         cmos = Cmos(self.now)
         self.ports = Ports()
         self.ports.claim(Pic.PORTS, self.pic.read, self.pic.write)
         self.ports.claim(Pit.PORTS, self.pit.read, self.pit.write)
-        self.ports.claim(self.serial.ports, self.serial.read, self.serial.write)
+        for port in (self.serial, second):
+            self.ports.claim(port.ports, port.read, port.write)
         self.ports.claim(Cmos.PORTS, cmos.read, cmos.write)
         self.ports.claim((DEBUG_EXIT,), lambda _port: 0xFF, self._exit)
         self.uc.mmio_map(lapic.BASE, 4096, self._read_apic, None, self._write_apic, None)
@@ -147,10 +155,13 @@ class Board:
 
     # HLT: time passes until something interrupts. With interrupts off nothing will.
     def _halt(self, until: int) -> None:
-        while not (self.apic.nmi or self._waiting()):
+        masked = not self.uc.reg_read(x86.UC_X86_REG_EFLAGS) >> 9 & 1
+        if masked and not self.apic.nmi:
+            self.status = 0  # only an NMI could wake it, and no counter counts while it sleeps
+        while self.status is None and not (self.apic.nmi or self._waiting()):
             due = min(clock for clock in (self.pit.due, self.apic.due, until) if clock >= 0)
             if due >= _NEVER:
-                self.status = 0  # nothing can wake it
+                self.status = 0
                 return
             self.idle += max(0, due - self.now())
             set_idle(self.idle)

@@ -35,8 +35,8 @@ class Serial:
 
     @property
     def wanted(self) -> bool:
-        """Whether the guest has read all that came."""
-        return not self._input
+        """Whether the guest listens and has read all that came."""
+        return bool(self._enable & _RECEIVED) and not self._input
 
     def read(self, port: int) -> int:
         """Answer IN."""
