@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import engine, profile_writer, programs, startup
+from bench import conform, engine, profile_writer, programs, startup, vpmu_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +24,8 @@ PARTS: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "programs": ("User programs", programs.measure),
     "startup": ("Start-up", startup.measure),
     "writer": ("Writing profiles", profile_writer.table),
+    "vpmu": ("The vPMU's step", vpmu_step.measure),
+    "conform": ("The conformance table", conform.measure),
 }
 BUSY = 0.5
 
