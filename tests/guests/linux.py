@@ -1,0 +1,103 @@
+"""A Linux guest: Debian's unmodified kernel, and a first file system of busybox, perf and one program.
+
+`python -m tests.guests.linux FOLDER` fetches the packages with apt and writes FOLDER/vmlinuz and FOLDER/guest.cpio; the
+tests of `tests/machine/test_linux.py` boot what they find in build/guest.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / "build" / "guest"
+META = "linux-image-cloud-amd64"
+APPLETS = ["sh", "mount", "mkdir", "cat", "echo", "sleep", "ls", "head", "grep", "stty", "poweroff", "cut"]
+
+# The shell script that the kernel starts: what it prints between the marks is what the tests look at.
+INIT = """#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mkdir -p /tmp
+echo "[depth] $(cat /sys/bus/event_source/devices/cpu/caps/branches)"
+echo "[flag] $(grep -o arch_lbr /proc/cpuinfo | head -n 1)"
+before=$(cut -d. -f1 /proc/uptime); sleep 1; echo "[slept] $(( $(cut -d. -f1 /proc/uptime) - before ))"
+cd /tmp
+export HOME=/tmp
+if [ -x /usr/bin/perf ]; then
+  perf record -q -b -e r20c4:u -c 10007 -o perf.data -- /bin/program 8
+  [ -s perf.data ] && echo "[recorded] yes"
+  stty -F /dev/ttyS1 raw -echo
+  cat perf.data > /dev/ttyS1
+fi
+exec sh
+"""
+
+
+def entry(name: str, mode: int, content: bytes, number: int, device: tuple[int, int] = (0, 0)) -> bytes:
+    """Return one member of a newc archive (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    raw = name.encode() + b"\0"
+    fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(raw), 0)
+    head = b"070701" + b"".join(b"%08X" % field for field in fields) + raw
+    return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)
+
+
+def archive(members: dict[str, tuple[int, bytes]]) -> bytes:
+    """Return a newc archive of path -> (mode, content), with /dev/console."""
+    out = [entry(name, *member, number) for number, (name, member) in enumerate(members.items(), 2)]
+    out.append(entry("dev/console", stat.S_IFCHR | 0o600, b"", 1, (5, 1)))
+    return b"".join(out) + entry("TRAILER!!!", 0, b"", 0)
+
+
+def unpacked(package: str, folder: Path) -> Path:
+    """Fetch a Debian package and return where its files lie."""
+    subprocess.run(["apt-get", "download", "-qq", package], cwd=folder, check=True, capture_output=True, timeout=300)
+    [file] = folder.glob(f"{package}_*.deb")
+    subprocess.run(["dpkg", "-x", file, folder / package], check=True, capture_output=True, timeout=120)
+    return folder / package
+
+
+def libraries(program: Path) -> list[Path]:
+    """Return the shared objects that a program loads."""
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=False, timeout=60).stdout
+    return [Path(name) for name in re.findall(r"(/\S+) \(0x", listed)]
+
+
+def build(folder: Path) -> None:
+    """Write vmlinuz, guest.cpio and the program into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "program"
+    source = Path(__file__).parent / "kernel.c"
+    subprocess.run(["gcc", "-O1", "-static", "-o", program, source], check=True, timeout=120)
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        depends = subprocess.run(
+            ["apt-cache", "depends", META], capture_output=True, text=True, check=True, timeout=120
+        )
+        [image] = re.findall(r"Depends: (linux-image-\S+)", depends.stdout)
+        [kernel] = (unpacked(image, scratch) / "boot").glob("vmlinuz-*")
+        shutil.copyfile(kernel, folder / "vmlinuz")
+        busybox = (unpacked("busybox-static", scratch) / "bin" / "busybox").read_bytes()
+    executable = stat.S_IFREG | 0o755
+    members = dict.fromkeys(("bin", "proc", "sys", "dev"), (stat.S_IFDIR | 493, b""))
+    members["init"] = (executable, INIT.encode())
+    members["bin/busybox"] = (executable, busybox)
+    members["bin/program"] = (executable, program.read_bytes())
+    members.update({f"bin/{applet}": (stat.S_IFLNK | 0o777, b"busybox") for applet in APPLETS})
+    perf = shutil.which("perf")
+    if perf:
+        for file in (Path(perf), *libraries(Path(perf))):
+            place = "usr/bin/perf" if file == Path(perf) else str(file)[1:]
+            for parent in reversed(Path(place).parents[:-1]):
+                members.setdefault(str(parent), (stat.S_IFDIR | 0o755, b""))
+            members[place] = (executable, file.resolve().read_bytes())
+    (folder / "guest.cpio").write_bytes(archive(members))
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
