@@ -68,8 +68,8 @@ def edge_rows(program: Program, truth: Truth, folder: Path, periods: tuple[int, 
 def stack_run(program: Program, folder: Path) -> tuple[Truth, StackComparison]:
     """Return a program's trace, and how its call stacks compare with it at the same branches.
 
-    A program that hashes addresses takes other branches when code of ours was compiled in between and moved its memory:
-    the first run of a new version does that, so it is run again.
+    A program that hashes addresses takes other branches when code of ours was compiled in between, as the first run of
+    a new version does, and has moved its memory: then it is run again.
     """
     for _ in range(_ATTEMPTS):
         truth = trace(program.words, folder, stacks_every=STACK_PERIOD)

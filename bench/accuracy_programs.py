@@ -57,7 +57,7 @@ SQL = (
 PROGRAMS = (
     Program("gzip", ("gzip", "-c", "{data}")),
     Program("sqlite3", ("sqlite3", ":memory:", SQL)),
-    Program("python3", ("/usr/bin/python3", "-S", "-c", PYTHON)),
+    Program("python3", ("/usr/bin/python3", "-P", "-S", "-c", PYTHON)),
     Program("perl", ("perl", "-e", PERL)),
     Program("xz", ("xz", "-T1", "-2", "-c", "{data}")),
 )

@@ -32,6 +32,8 @@ FILE_SHIFT = 48
 # Addresses are hashed by what runs: the same ones in each run, where setarch is there to ask for them.
 UNRANDOMISED = ("setarch", "-R") if shutil.which("setarch") else ()
 DEEPEST = 32
+# Where this room is found without telling the guest, which would look for its own modules there, too.
+_ROOT = Path(__file__).parent.parent
 _CALLS = (int(BranchKind.REL_CALL), int(BranchKind.IND_CALL))
 _RET = int(BranchKind.RET)
 
@@ -75,7 +77,8 @@ def trace(words: tuple[str, ...], folder: Path, stacks_every: int = 0) -> Truth:
     subprocess.run(
         [*UNRANDOMISED, sys.executable, "-c", _TRACE, str(spools), *words],
         check=True,
-        env={**ENVIRONMENT, "PYTHONPATH": ":".join(sys.path), "HOME": str(Path.home())},
+        env={**ENVIRONMENT, "HOME": str(Path.home())},
+        cwd=_ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         timeout=600,
@@ -191,7 +194,8 @@ def record(words: tuple[str, ...], out: Path, period: int, jitter: int = 0, bran
             *("--period-jitter", str(jitter), "-o", str(out), "--", *words),
         ],
         check=True,
-        env={**ENVIRONMENT, "PYTHONPATH": ":".join(sys.path), "HOME": str(Path.home())},
+        env={**ENVIRONMENT, "HOME": str(Path.home())},
+        cwd=_ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

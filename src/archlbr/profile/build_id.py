@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
+
+from archlbr.profile.images import DAMAGED
 
 
 @lru_cache(maxsize=1024)
@@ -24,6 +25,6 @@ def build_id(path: str) -> bytes:
                 for note in segment.iter_notes():
                     if note["n_type"] == "NT_GNU_BUILD_ID":
                         return bytes.fromhex(note["n_desc"])
-    except (OSError, ELFError, ValueError, KeyError):
+    except (OSError, *DAMAGED):
         return b""
     return b""

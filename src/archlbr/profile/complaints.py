@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.elffile import ELFFile
 
 from archlbr.profile.build_id import build_id
+from archlbr.profile.images import DAMAGED
 from archlbr.profile.maps import AddressSpaces
 from archlbr.profile.perfdata import attr as a
 from archlbr.profile.stack import MISPRED, PREDICTED, Comm, Fork, Mmap
@@ -323,5 +323,5 @@ def _read(path: str) -> _Facts | None:
                 version,
                 elf["e_type"] == "ET_DYN" and _shares_a_page(elf),
             )
-    except (OSError, ELFError, DWARFError, ValueError, KeyError):
+    except (OSError, *DAMAGED):
         return None

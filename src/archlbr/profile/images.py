@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from elftools.common.exceptions import ELFError
+from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.elffile import ELFFile
 
 from archlbr.errors import InputError
@@ -23,6 +23,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from archlbr.profile.stack import Mapping, Words
+
+
+# What pyelftools raises of a damaged file: it trusts the sizes it reads, and checks with assert.
+DAMAGED = (
+    ELFError,
+    DWARFError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 def link_addresses(mapping: Mapping, addresses: Words) -> Words:
@@ -87,8 +102,8 @@ def _elf(path: str) -> Iterator[ELFFile]:
             yield ELFFile(file)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; its link-time addresses are needed") from error
-    except ELFError as error:
-        raise InputError(f"{path} is not an ELF file: {error}") from error
+    except DAMAGED as error:
+        raise InputError(f"{path} is not an ELF file, or a damaged one: {error}") from error
 
 
 class Images:

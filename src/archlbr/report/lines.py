@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from elftools.common.exceptions import DWARFError, ELFError
 from elftools.dwarf.descriptions import describe_form_class
 from elftools.elf.elffile import ELFFile
 
+from archlbr.profile.images import DAMAGED
 from archlbr.report.symbols import debug_file
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class SourceLines:
                 self._open(candidate)
 
     def _open(self, path: str) -> None:
-        with suppress(OSError, ELFError, DWARFError):
+        with suppress(OSError, *DAMAGED):
             # It stays open: pyelftools reads sections when they are asked for.
             stream = open(path, "rb")  # noqa: SIM115 - closed by close()
             try:
@@ -86,7 +86,7 @@ class SourceLines:
         if unit not in self._tables:
             self._tables[unit] = []
             # A table of a newer or damaged form leaves its unit without lines, not the report without the rest.
-            with suppress(DWARFError, ELFError, ValueError, KeyError, IndexError):
+            with suppress(*DAMAGED):
                 self._tables[unit] = sorted(self._rows(unit))
         rows = self._tables[unit]
         at = bisect_right(rows, address, key=lambda row: row.address) - 1
@@ -95,7 +95,7 @@ class SourceLines:
     def _unit(self, address: int) -> int | None:
         if self._ranges is None:
             self._ranges = []
-            with suppress(DWARFError, ELFError, ValueError, KeyError):
+            with suppress(*DAMAGED):
                 self._ranges = sorted(self._unit_ranges())
         at = bisect_right(self._ranges, address, key=lambda row: row[0]) - 1
         return self._ranges[at][2] if at >= 0 and address < self._ranges[at][1] else None

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from archlbr.errors import InputError
 from archlbr.profile.build_id import build_id
-from archlbr.profile.images import segments
+from archlbr.profile.images import DAMAGED, segments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +67,7 @@ class SymbolFile:
         self._segments: tuple[tuple[int, int, int], ...] = ()
         self.functions: list[Function] = []
         if Path(path).is_file():
-            with suppress(InputError, OSError, ELFError):
+            with suppress(InputError):
                 self._segments = segments(path)
                 self.functions = _best(path)
         self._starts = [function.start for function in self.functions]
@@ -114,7 +113,7 @@ def _best(path: str) -> list[Function]:
     found: list[Function] = []
     for candidate in (path, debug_file(path)):
         if candidate:
-            with suppress(OSError, ELFError), open(candidate, "rb") as stream:
+            with suppress(OSError, *DAMAGED), open(candidate, "rb") as stream:
                 found = max(_read(ELFFile(stream)), found, key=len)
     return found
 
