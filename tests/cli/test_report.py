@@ -88,6 +88,11 @@ def test_edges_lead_from_function_to_function(tmp_path: Path) -> None:
     ]
 
 
+def test_an_edge_may_lead_from_one_file_to_another_where_neither_has_a_function(tmp_path: Path) -> None:
+    name = profile(tmp_path, compiled(tmp_path), [[(0x9000, 0x401008, REL_JMP)]])
+    assert rows(archlbr("report", "--by", "edge", name))[1:] == [" 100.00%     0.0%  REL_JMP  [unmapped]  [turn]"]
+
+
 def test_lines_show_their_source(tmp_path: Path) -> None:
     assert rows(archlbr("report", "--by", "line", profile(tmp_path, compiled(tmp_path, "-g"), [TURN] * 3))) == [
         "branches  mispred  line       function      source",
@@ -166,6 +171,17 @@ def test_call_stacks_are_a_tree(tmp_path: Path) -> None:
         " 33.33%  33.33%  inner (turn)\n",
         "",
     )
+
+
+def test_callers_stand_above_callees(tmp_path: Path) -> None:
+    # Newest first: `outer` called `inner`, and before that `inner` had called `outer`.
+    deep = [(CALL, 0x401000, REL_CALL), (0x401002, 0x401010, REL_CALL)]
+    name = profile(tmp_path, compiled(tmp_path), [deep], branches=STACK, ip=0x401000)
+    assert archlbr("report", "--by", "stack", name).out.splitlines()[2:] == [
+        "100.00%   0.00%  inner (turn)",
+        "100.00%   0.00%    outer (turn)",
+        "100.00% 100.00%      inner (turn)",
+    ]
 
 
 def test_speedscope_gets_the_same_stacks(tmp_path: Path) -> None:

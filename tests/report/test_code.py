@@ -11,7 +11,7 @@ from archlbr.report.code import find_function, read_code
 from archlbr.report.counts import count
 from archlbr.report.flow import HEIGHT, WIDTH, lay_out
 from archlbr.report.names import Names
-from tests.report.turn import TURN, compiled, profile
+from tests.report.turn import COND, LOOP, TURN, compiled, profile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +61,19 @@ def test_the_step_behind_a_call_is_counted_by_its_returns(tmp_path: Path) -> Non
     assert [(block.start, block.ran) for block in code.blocks] == [(0x401010, 3)]
     assert [row.ran for row in code.blocks[0].instructions] == [0, 0, 3]
     assert code.flows == ((0, 0, 3, False),)
+
+
+def test_a_block_that_ends_in_a_call_goes_on_as_often_as_it_returns(tmp_path: Path) -> None:
+    # Something jumps behind the call, so that a block starts there.
+    stacks = [*[TURN] * 3, [(LOOP, 0x40101A, COND)]]
+    counts = count(profile(tmp_path, compiled(tmp_path), stacks))
+    names = Names(counts.paths)
+    key = find_function(counts, names, "outer")
+    assert key is not None
+    code = read_code(counts, names, *key)
+    assert code is not None
+    assert [block.start for block in code.blocks] == [0x401010, 0x40101A]
+    assert code.flows == ((0, 1, 3, True), (1, 0, 3, False))
 
 
 def test_boxes_do_not_overlap_and_edges_lead_from_box_to_box(tmp_path: Path) -> None:
