@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -431,7 +432,7 @@ static void follow_exec(uint64_t path_at, uint64_t argv_at, uint64_t envp_at) {
     char **at = all, *arguments0 = words[0];
     unsigned kept = 0;
     for (unsigned i = 0; i < prefix_words; i++) *at++ = prefix[i];
-    for (unsigned i = 0; i < variables; i++)
+    for (unsigned i = variables; i--;) /* last first: QEMU hands them on the other way round */
         if (for_the_loader(envp[i]) && !strchr(envp[i], ',')) *at++ = "-E", *at++ = envp[i];
         else variable[kept++] = envp[i];
     variable[kept] = NULL;
@@ -495,7 +496,7 @@ static void on_syscall_return(plugin_id plugin, unsigned cpu, int64_t call, int6
         remove_range(result, result + ((a[2] + 4095) & -4096ul));
         break;
     case SYS_prctl:
-        if (a[0] == 15) post(NAMED, 0, 0, 0, 0, 0, (char *)a[1]); /* PR_SET_NAME */
+        if (a[0] == PR_SET_NAME) post(NAMED, 0, 0, 0, 0, 0, (char *)a[1]);
         break;
     case SYS_clone:
         if (youngest) post(THREAD, youngest, result, 0, 0, 0, "");
@@ -530,7 +531,9 @@ static void start(const struct registers *r) {
         dprintf(2, "archlbr: this QEMU keeps its registers elsewhere: record with --engine unicorn\n");
         _exit(70);
     }
-    announce_image(qemu_plugin_path_to_binary(), interpreter);
+    const char *path = qemu_plugin_path_to_binary(), *slash = strrchr(path, '/');
+    prctl(PR_SET_NAME, slash ? slash + 1 : path); /* as execve names it */
+    announce_image(path, interpreter);
     if (*interpreter) announce_image(interpreter, none);
 }
 

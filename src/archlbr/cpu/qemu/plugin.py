@@ -74,9 +74,9 @@ def command(folder: str, path: str, argv: list[str]) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the variables that QEMU itself runs with."""
+    """Return the variables that QEMU itself runs with, last first: it hands them on the other way round."""
     return {
         name: value
-        for name, value in os.environ.items()
+        for name, value in reversed(list(os.environ.items()))
         if name not in _FOR_THE_LOADER and not name.startswith("QEMU_")
     }

@@ -19,8 +19,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CHUNK: Final = 1 << 14  # words after which a stream's reader is told
-CHUNKS: Final = 8
+CHUNK: Final = 1 << 16  # words after which a stream's reader is told
+CHUNKS: Final = 4
 WORDS: Final = CHUNK * CHUNKS
 BLOCKS: Final = 1 << 20
 THREADS: Final = 512

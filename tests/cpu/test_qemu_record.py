@@ -1,0 +1,122 @@
+"""Profiles of QEMU and of Unicorn: equal, sample for sample, where both run the same code at the same addresses."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from archlbr.profile.perfdata.reader import Reader
+from archlbr.profile.stack import Comm, Mmap
+from tests.cli.recording import archlbr, record, run, stats
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.guests.build import Guests
+
+pytestmark = pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="qemu-x86_64 is not installed")
+
+# Static programs without a C library: it would look at the processor and its own addresses before main.
+STATIC = ("known", "zoo", "rewrite", "far", "wild", "kmini")
+
+
+class Sample(NamedTuple):
+    """One sample: where and when it was taken, and (from, to, flags) of each entry; flags: mispredict, cycles, type."""
+
+    ip: int
+    time: int
+    entries: tuple[tuple[int, int, int], ...]
+
+
+def samples_of(profile: Path) -> list[Sample]:
+    found = []
+    with Reader(profile) as reader:
+        for chunk in reader.samples():
+            for index in range(len(chunk)):
+                entries = tuple((int(a), int(b), int(c)) for a, b, c in chunk.stack(index))
+                found.append(Sample(int(chunk.ip[index]), int(chunk.time[index]), entries))
+    return found
+
+
+def recorded(engine: str, program: Path, out: Path, *options: str) -> tuple[list[Sample], dict[str, str]]:
+    ended = run(archlbr("record", "--engine", engine, "--stats", *options, "-o", out, "--", program))
+    told = stats(ended.err)
+    assert told.pop("engine") == engine
+    del told["seconds"]
+    return samples_of(out), told
+
+
+@pytest.mark.parametrize("name", STATIC)
+@pytest.mark.parametrize(
+    "options", [("-c", "7"), ("-c", "101"), ("-c", "13", "-j", "any_call"), ("-c", "13", "-j", "stack")], ids=" ".join
+)
+def test_two_engines_give_the_same_samples(name: str, options: tuple[str, ...], guests: Guests, tmp_path: Path) -> None:
+    program: Path = getattr(guests, name)
+    theirs = recorded("unicorn", program, tmp_path / "unicorn", *options)
+    ours = recorded("qemu", program, tmp_path / "qemu", *options)
+    assert ours == theirs
+    if name == "kmini":
+        assert len(ours[0]) >= 100
+
+
+def test_instructions_are_counted_alike(guests: Guests, tmp_path: Path) -> None:
+    options = ("-e", "instructions", "-c", "97")
+    ours, told = recorded("qemu", guests.kmini, tmp_path / "qemu", *options)
+    assert (ours, told) == recorded("unicorn", guests.kmini, tmp_path / "unicorn", *options)
+    # A sample comes at the end of a block, and a block of kmini is shorter than the period.
+    assert len(ours) == int(told["samples"]) == int(told["instructions"]) // 97
+
+
+def test_what_a_program_forks_and_executes_is_recorded_too(tmp_path: Path) -> None:
+    profile = tmp_path / "perf.data"
+    words = ["sh", "-c", "echo one | tr a-z A-Z; (exit 3); exec expr 6 '*' 7"]
+    ended = record("--engine", "qemu", "-c", "97", "-o", profile, "--", *words)
+    assert ended == run(words)
+    with Reader(profile) as reader:
+        sideband = reader.sideband()
+        pids = {int(pid) for chunk in reader.samples() for pid in chunk.pid}
+    assert [event.name for event in sideband if isinstance(event, Comm) and event.exec].count("tr") == 1
+    assert {event.name for event in sideband if isinstance(event, Comm)} == {"sh", "tr", "expr"}
+    assert len(pids) == 4  # the shell, which becomes expr; what echoes; tr; the subshell
+    assert len({event.pid for event in sideband if isinstance(event, Mmap)}) == 2  # the others inherit theirs
+
+
+@pytest.mark.parametrize("name", ["hello", "signals", "threads", "talkers", "timers", "memory", "surroundings"])
+def test_a_guest_behaves_as_it_does_alone(name: str, guests: Guests, tmp_path: Path) -> None:
+    program: Path = getattr(guests, name)
+    natively = run([program], cwd=tmp_path)
+    recorded = record(
+        "--engine", "qemu", "-c", "101", "-o", tmp_path / "perf.data", "--", program, cwd=tmp_path, interrupted=True
+    )
+    assert recorded == natively
+
+
+def test_a_process_that_is_killed_is_named(guests: Guests, tmp_path: Path) -> None:
+    profile = tmp_path / "perf.data"
+    ended = record("--engine", "qemu", "-c", "1009", "-o", profile, "--", guests.crash, "store")
+    assert (ended.status, ended.out) == (139, b"1312625791\n")
+    assert b"was killed, or still runs: the block it was in is not recorded" in ended.err
+    assert profile.stat().st_size > 5_000
+
+
+def test_a_program_that_qemu_does_not_run_is_named(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("echo not an ELF file\n")
+    other.chmod(0o755)
+    words = ["sh", "-c", f"env -- {other}; echo $?"]
+    ended = record("--engine", "qemu", "-o", tmp_path / "perf.data", "--", *words)
+    assert ended.out == run(words).out
+    # execve refuses it, and nothing ran unrecorded: so nothing is said of it.
+    assert b"unrecorded" not in ended.err
+
+
+def test_variables_come_in_their_order(tmp_path: Path) -> None:
+    extra = {"B_WORD": "1", "A_WORD": "2", "LD_LIBRARY_PATH": str(tmp_path)}
+    for words in (["env"], ["sh", "-c", "exec env"]):
+        ended = record("--engine", "qemu", "-o", tmp_path / "perf.data", "--", *words, extra=extra)
+        ours, theirs = ended.out.splitlines(), run(words, extra=extra).out.splitlines()
+        loader = [line for line in theirs if line.startswith(b"LD_LIBRARY_PATH=")]
+        assert sorted(ours) == sorted(theirs)
+        assert [line for line in ours if line not in loader] == [line for line in theirs if line not in loader]
