@@ -25,6 +25,7 @@ COMPUTE_FLAGS: Final = PAGE_AT + 296  # helper_cc_compute_all
 HARDWARE_INTERRUPT: Final = PAGE_AT + 304  # do_interrupt_x86_hardirq
 OWN_WRITE_CR: Final = PAGE_AT + 312  # helper_write_crN as it was
 OWN_INVLPG: Final = PAGE_AT + 320  # helper_invlpg as it was
+OWN_SYSCALL: Final = PAGE_AT + 336  # helper_syscall as it was: it calls the hooks of engines in ring 3
 REMAPS: Final = PAGE_AT + 328  # counts what may have changed the guest's translations
 
 RAX, RCX, RDX, R11 = 0, 8, 16, 88
@@ -66,7 +67,10 @@ def flags_of(env: Word) -> Word:
 
 @callback(_SYSCALL)
 def syscall(env: Word, length: Word) -> None:
-    """Enter ring 0 at IA32_LSTAR."""
+    """Enter ring 0 at IA32_LSTAR; where no kernel has set it, let the engine's hooks have the call as before."""
+    if load64(env + load64(uint64(LSTAR))) == 0:
+        call5(load64(uint64(OWN_SYSCALL)), env, uint64(length), uint64(0), uint64(0), uint64(0))
+        return
     flags = flags_of(env)
     after = load64(env + uint64(RIP)) + uint64(length)
     store64(env + uint64(RCX), after)

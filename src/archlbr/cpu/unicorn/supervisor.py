@@ -156,6 +156,7 @@ class _Replacements:
             (_OWN_WRMSR, "wrmsr"),
             (longmode.OWN_WRITE_CR, "write_crN"),
             (longmode.OWN_INVLPG, "invlpg"),
+            (longmode.OWN_SYSCALL, "syscall"),
         )
         for place, name in kept:
             ctypes.c_uint64.from_address(place).value = self._keep(_symbol(f"helper_{name}_x86_64"))
