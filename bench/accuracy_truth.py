@@ -81,6 +81,7 @@ def trace(words: tuple[str, ...], folder: Path, stacks_every: int = 0) -> Truth:
         cwd=_ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # as for the recording: a program asks what its descriptors are
         timeout=600,
     )
     (spool,) = spools.glob("*.trace")
