@@ -87,3 +87,4 @@ def test_boxes_do_not_overlap_and_edges_lead_from_box_to_box(tmp_path: Path) -> 
     assert down.path.startswith(f"M{middle - 14:.0f} {first.y + HEIGHT:.0f}C")
     assert down.path.endswith(f" {middle:.0f} {second.y:.0f}")
     assert picture.width > first.x + WIDTH + 18
+    assert picture.left_out == 0

@@ -75,7 +75,8 @@ def lay_out(code: FunctionCode) -> Picture:
         curves.append(_up(flow, at, centre, top, right + 18 + 12 * lane))
     width = right + _MARGIN + (24 + 12 * len(back) if back else 0)
     height = 2 * _MARGIN + (max(layer.values(), default=0) + 1) * (HEIGHT + GAP_Y) - GAP_Y
-    return Picture(width, height, boxes, tuple(curves), len(code.blocks) - len(shown))
+    hidden = [block for index, block in enumerate(code.blocks) if index not in shown and not _is_padding(block)]
+    return Picture(width, height, boxes, tuple(curves), len(hidden))
 
 
 def _shown(blocks: Sequence[Block]) -> set[int]:
