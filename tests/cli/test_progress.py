@@ -59,7 +59,7 @@ def on_a_terminal(*words: str | os.PathLike[str]) -> str:
 
 @pytest.mark.parametrize("shell", [False, True], ids=["itself", "in a child"])
 def test_the_line_tells_what_the_run_has_done_so_far(shell: bool, guests: Guests, tmp_path: Path) -> None:
-    command = ["sh", "-c", f"{guests.kernel} 40; true"] if shell else [guests.kernel, "40"]
+    command = ["sh", "-c", f"{guests.kernel} 200; true"] if shell else [guests.kernel, "200"]
     said = on_a_terminal(
         "record", "--engine", "unicorn", "--stats", "-c", "10007", "-o", tmp_path / "out", "--", *command
     )

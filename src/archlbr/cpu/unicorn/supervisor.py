@@ -365,11 +365,14 @@ _STATE_BYTES: Final = 0x10000
 
 
 def _writable_ranges() -> list[tuple[int, int]]:
-    ranges = []
+    # Neighbours are one range: what was allocated in one piece may lie in mappings that the kernel lists apart.
+    ranges: list[tuple[int, int]] = []
     with open("/proc/self/maps") as maps:
         for line in maps:
             span, rights = line.split()[:2]
             if rights.startswith("rw"):
                 start, end = (int(word, 16) for word in span.split("-"))
+                if ranges and ranges[-1][1] == start:
+                    start = ranges.pop()[0]
                 ranges.append((start, end))
     return ranges
