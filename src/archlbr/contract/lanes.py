@@ -17,6 +17,7 @@ from archlbr.lbr.tagged import HOST, VM
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from archlbr.contract.actors import HostModel
     from archlbr.contract.world import Cpu, World
     from archlbr.vpmu.designs.sharing import Sharing
 
@@ -54,7 +55,7 @@ def design_of(name: str) -> Sharing:
     return seeded(bug)
 
 
-def model_of(name: str):  # type: ignore[no-untyped-def]  # the model of whichever family the design is of
+def model_of(name: str) -> HostModel:
     """Return the model that a replay line names, DESIGN/SCENARIO."""
     design, _, scenario = name.partition("/")
     return designs.model(design_of(design), scenarios.named(scenario))

@@ -18,7 +18,8 @@ from archlbr.perf.events import ACTIVE, INACTIVE, OFF, PENDING
 from archlbr.vpmu.designs import request
 
 if TYPE_CHECKING:
-    from archlbr.vpmu.designs.sharing import Vcpu
+    from archlbr.contract.world import Scenario
+    from archlbr.vpmu.designs.sharing import Sharing, Vcpu
 
 
 class RequestHost(OwnedHost):
@@ -26,7 +27,7 @@ class RequestHost(OwnedHost):
 
     steps = frozenset({"check", "irqs_off"})
 
-    def __init__(self, sharing, scenario) -> None:  # type: ignore[no-untyped-def]  # as HostModel's
+    def __init__(self, sharing: Sharing, scenario: Scenario) -> None:
         """Prepare the tables; the request point takes the place of `enter` and of the hand-over's steps."""
         super().__init__(sharing, scenario)
         for name in ("enter", "stop_host", "load_guest", "save_guest", "start_host", "grant"):

@@ -6,7 +6,7 @@ which only judge and never decide.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from archlbr.lbr.tagged import NOBODY, Lbrs, reset
 from archlbr.perf.events import OFF, Opened
@@ -87,6 +87,6 @@ def start(scenario: Scenario) -> World:
     return World(cpus, (TaskPerf(),) * scenario.vcpus, (Vcpu(),) * scenario.vcpus, ghosts, 0)
 
 
-def put(pairs: tuple, at: int, value: object) -> tuple:  # type: ignore[type-arg]  # one word for every kind of tuple
+def put(pairs: tuple[Any, ...], at: int, value: object) -> tuple[Any, ...]:
     """Return a tuple with one place changed."""
     return (*pairs[:at], value, *pairs[at + 1 :])
