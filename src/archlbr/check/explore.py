@@ -16,7 +16,7 @@ from archlbr.check.model import ALWAYS, RESPONSE, A, Model, Property, S
 from archlbr.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
     from archlbr.check.reduce import Independence
 
@@ -67,6 +67,55 @@ class Graph(Generic[S, A]):
         return way[::-1]
 
 
+def possible(model: Model[S, A], state: S) -> Iterator[tuple[A, S]]:
+    """Yield each action that leads somewhere, with where it leads."""
+    for action in model.actions(state):
+        after = model.next(state, action)
+        if after is not None:
+            yield action, after
+
+
+def successors_of(model: Model[S, A]) -> Callable[[S], Sequence[tuple[A, S]]]:
+    """Return what yields a state's transitions: the model's own `successors` where it has one, as `parts.Packed`."""
+    own: Callable[[S], Sequence[tuple[A, S]]] | None = getattr(model, "successors", None)
+    return own if own is not None else lambda state: list(possible(model, state))
+
+
+class Judges(Generic[S]):
+    """The `always` and `sometimes` claims that no path has decided yet; claims with one key are judged together."""
+
+    __slots__ = ("_alone", "_grouped", "open")
+
+    def __init__(self, properties: Sequence[Property[S]]) -> None:
+        """Take the claims; responses are `liveness`'s."""
+        self.open = {claim.name for claim in properties if claim.kind != RESPONSE}
+        by_key: dict[Callable[[S], Hashable] | None, list[Property[S]]] = {}
+        for claim in properties:
+            if claim.kind != RESPONSE:
+                by_key.setdefault(claim.key, []).append(claim)
+        self._alone = by_key.pop(None, [])
+        self._grouped: list[tuple[Callable[[S], Hashable], list[Property[S]], dict[Hashable, tuple[str, ...]]]] = [
+            (key, claims, {}) for key, claims in by_key.items() if key is not None
+        ]
+
+    def decided(self, state: S) -> list[str]:
+        """Return the open claims that a state decides, and close them."""
+        names = [claim.name for claim in self._alone if bool(claim.predicate(state)) != (claim.kind == ALWAYS)]
+        for key, claims, known in self._grouped:
+            at = key(state)
+            told = known.get(at)
+            if told is None:
+                told = known[at] = tuple(
+                    [claim.name for claim in claims if bool(claim.predicate(state)) != (claim.kind == ALWAYS)]
+                )
+            if told:
+                names += told
+        if names:
+            names = [name for name in names if name in self.open]
+            self.open.difference_update(names)
+        return names
+
+
 def path_to(
     model: Model[S, A], graph: Graph[S, A], at: int, canonical: Callable[[S], S] | None = None
 ) -> tuple[A, ...]:
@@ -114,56 +163,46 @@ def explore(
     """
     graph = Graph() if graph is None else graph
     states, index, meet = graph.states, graph.index, graph.meet
-    actions_of, step = model.actions, model.next
-    open_claims = [(claim, claim.kind == ALWAYS) for claim in properties if claim.kind != RESPONSE]
+    expand = successors_of(model)
+    judges = Judges(properties)
     found: dict[str, tuple[A, ...]] = {}
     coverage: dict[A, int] = {}
     deadlock: tuple[A, ...] | None = None
     edges = depth = expanded = 0
     complete = True
 
-    def judge(state: S, number: int) -> None:
-        nonlocal open_claims
-        decided = [claim for claim, holds in open_claims if bool(claim.predicate(state)) != holds]
-        if decided:
-            way = path_to(model, graph, number, canonical)
-            found.update((claim.name, way) for claim in decided)
-            open_claims = [pair for pair in open_claims if pair[0] not in decided]
+    def note(names: Iterable[str], number: int) -> None:
+        way = path_to(model, graph, number, canonical)
+        found.update((name, way) for name in names)
 
     for first in model.initial():
         state = canonical(first) if canonical else first
         if state not in index:
             meet(state, -1, None)
-            judge(state, len(states) - 1)
+            if names := judges.decided(state):
+                note(names, len(states) - 1)
     level_ends = len(states)
     while expanded < len(states):
-        if until_found and not open_claims:
+        if until_found and not judges.open:
             complete = False
             break
         if expanded == level_ends:
             depth += 1
             level_ends = len(states)
         state = states[expanded]
-        chosen = actions_of(state)
+        ways = expand(state)
         if independence is not None:
-            chosen = independence.ample(model, state, chosen, index)
-        before = edges
-        for action in chosen:
-            after = step(state, action)
-            if after is None:
-                continue
-            edges += 1
+            ways = independence.ample(model, state, ways, index)
+        for action, after in ways:
             coverage[action] = coverage.get(action, 0) + 1
             if canonical is not None:
                 after = canonical(after)
             if after not in index:
-                number = len(states)
                 meet(after, expanded, action)
-                for claim, holds in open_claims:
-                    if bool(claim.predicate(after)) != holds:
-                        judge(after, number)
-                        break
-        if edges == before and deadlock is None:
+                if names := judges.decided(after):
+                    note(names, len(states) - 1)
+        edges += len(ways)
+        if not ways and deadlock is None:
             deadlock = path_to(model, graph, expanded, canonical)
         expanded += 1
         if limit is not None and len(states) >= limit and expanded < len(states):
@@ -182,14 +221,6 @@ class Walk(Generic[A]):
     seed: int
     path: tuple[A, ...]
     violated: str | None
-
-
-def possible(model: Model[S, A], state: S) -> Iterator[tuple[A, S]]:
-    """Yield each action that leads somewhere, with where it leads."""
-    for action in model.actions(state):
-        after = model.next(state, action)
-        if after is not None:
-            yield action, after
 
 
 def walk(model: Model[S, A], properties: Sequence[Property[S]], seed: int, steps: int) -> Walk[A]:

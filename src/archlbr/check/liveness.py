@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
 
-from archlbr.check.explore import Graph, path_to, possible
+from archlbr.check.explore import Graph, path_to, successors_of
 from archlbr.check.model import A, Model, Property, S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,14 @@ def violation(
 
     class_of: the fairness class of an action; only the classes that the claim names are promised.
     """
-    owing = [number for number, state in enumerate(graph.states) if claim.predicate(state)]
+    owes = known_by_key(claim)
+    expand = successors_of(model)
+    owing = [number for number, state in enumerate(graph.states) if owes(state)]
     edges: dict[int, list[tuple[A, int]]] = {}
     inside = set(owing)
     enabled: dict[int, set[str]] = {}
     for number in owing:
-        ways = [(action, graph.index[after]) for action, after in possible(model, graph.states[number])]
+        ways = [(action, graph.index[after]) for action, after in expand(graph.states[number])]
         enabled[number] = {class_of(action) for action, _ in ways}
         if not enabled[number].intersection(claim.fair):
             return Lasso(path_to(model, graph, number), ())
@@ -54,6 +56,23 @@ def violation(
             start = min(component)
             return Lasso(path_to(model, graph, start), _tour(start, members, edges, claim.fair, enabled, class_of))
     return None
+
+
+def known_by_key(claim: Property[S]) -> Callable[[S], bool]:
+    """Return the claim's predicate, asked once for each key where the claim has one."""
+    key, predicate = claim.key, claim.predicate
+    if key is None:
+        return predicate
+    known: dict[Hashable, bool] = {}
+
+    def owes(state: S) -> bool:
+        at = key(state)
+        held = known.get(at)
+        if held is None:
+            held = known[at] = predicate(state)
+        return held
+
+    return owes
 
 
 def components(nodes: Sequence[int], edges: dict[int, list[int]]) -> list[list[int]]:

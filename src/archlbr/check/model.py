@@ -45,25 +45,31 @@ class Property(Generic[S]):
     """A claim. always: the predicate holds in each state. sometimes: it holds in one. response: see `liveness`.
 
     For a response the predicate says that something is owed; the claim is that under weak fairness it does not stay
-    owed for ever. fair: the classes of actions that are not put off for ever, by the name `liveness` is given.
+    owed for ever. fair: the classes of actions that are not put off for ever, by the name `liveness` is given. parts:
+    the places of the parts of a state that the predicate reads (`parts.Divided`), None for all of it. key: what the
+    predicate reads, where that is less than the state: states with the same key are judged once.
     """
 
     name: str
     kind: str
     predicate: Callable[[S], bool]
     fair: tuple[str, ...] = ()
+    parts: tuple[int, ...] | None = None
+    key: Callable[[S], Hashable] | None = None
 
 
-def always(name: str, predicate: Callable[[S], bool]) -> Property[S]:
+def always(name: str, predicate: Callable[[S], bool], parts: tuple[int, ...] | None = None) -> Property[S]:
     """Return the claim that each reachable state satisfies the predicate."""
-    return Property(name, ALWAYS, predicate)
+    return Property(name, ALWAYS, predicate, parts=parts)
 
 
-def sometimes(name: str, predicate: Callable[[S], bool]) -> Property[S]:
+def sometimes(name: str, predicate: Callable[[S], bool], parts: tuple[int, ...] | None = None) -> Property[S]:
     """Return the claim that some reachable state satisfies the predicate."""
-    return Property(name, SOMETIMES, predicate)
+    return Property(name, SOMETIMES, predicate, parts=parts)
 
 
-def response(name: str, owed: Callable[[S], bool], fair: tuple[str, ...]) -> Property[S]:
+def response(
+    name: str, owed: Callable[[S], bool], fair: tuple[str, ...], parts: tuple[int, ...] | None = None
+) -> Property[S]:
     """Return the claim that no fair run has a suffix in which `owed` holds in each state."""
-    return Property(name, RESPONSE, owed, fair)
+    return Property(name, RESPONSE, owed, fair, parts)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from archlbr.check import replay
 from archlbr.check.explore import Exploration, Graph, explore
 from archlbr.check.liveness import violation
-from archlbr.check.model import Property, always, response, sometimes
+from archlbr.check.model import Model, Property, S, always, response, sometimes
+from archlbr.check.parts import Packed
 from archlbr.contract import designs
 from archlbr.contract import world as at
+from archlbr.contract.parts import WorldInParts, places
 from archlbr.contract.properties import BIT, CLAIMS
 from archlbr.lbr.tagged import HOST, VM
 from archlbr.perf.events import ACTIVE, ERROR, OFF, PENDING
@@ -86,27 +88,43 @@ def _wants_in_vain(world: World) -> bool:
 def claims(design: Sharing, scenario: Scenario) -> list[Property[World]]:
     """Return the properties of a design in a scenario, as `check` takes them."""
     fair = tuple(f"{kind}@{c}" for kind in PROMISED for c in range(scenario.cpus))
+    at_cpus, at_tasks, at_vcpus, _, at_seen = places(scenario)
     found: list[Property[World]] = [
-        _bit(claim.name) for claim in CLAIMS if claim.kind == "always" and applies(design, claim.name)
+        always(claim.name, _unseen(claim.name), at_seen)
+        for claim in CLAIMS
+        if claim.kind == "always" and applies(design, claim.name)
     ]
-    owed: dict[str, Callable[[World], bool]] = {
-        "L1": _wants_in_vain if design.family == VLBR else lambda w: any(vcpu.starved for vcpu in w.vcpus),
-        "L2": lambda w: any(cpu.perf.event == PENDING for cpu in w.cpus),
-        "L2-sched": lambda w: any(cpu.perf.event == PENDING for cpu in w.cpus),
-        "L3": lambda w: any(cpu.phase in IN_TRANSIT for cpu in w.cpus),
+    vlbr = design.family == VLBR
+    owed: dict[str, tuple[Callable[[World], bool], tuple[int, ...]]] = {
+        "L1": (_wants_in_vain, at_cpus + at_tasks + at_vcpus) if vlbr else (_starved, at_vcpus),
+        "L2": (_pending, at_cpus),
+        "L2-sched": (_pending, at_cpus),
+        "L3": (_in_transit, at_cpus),
     }
     scheduled = (*fair, *(f"switch:{v + 1}" for v in range(scenario.vcpus)))
-    for name, owes in owed.items():
+    for name, (owes, where) in owed.items():
         if applies(design, name):
-            found.append(response(name, owes, scheduled if name in ("L1", "L2-sched") else fair))
+            found.append(response(name, owes, scheduled if name in ("L1", "L2-sched") else fair, where))
     if design.family == REQUEST:
-        found.append(always("R9", _not_evicted))
+        found.append(always("R9", _not_evicted, at_cpus))
     return found
 
 
-def _bit(name: str) -> Property[World]:
+def _unseen(name: str) -> Callable[[World], bool]:
     bit = BIT[name]
-    return always(name, lambda world: not world.seen & bit)
+    return lambda world: not world.seen & bit
+
+
+def _starved(world: World) -> bool:
+    return any(vcpu.starved for vcpu in world.vcpus)
+
+
+def _pending(world: World) -> bool:
+    return any(cpu.perf.event == PENDING for cpu in world.cpus)
+
+
+def _in_transit(world: World) -> bool:
+    return any(cpu.phase in IN_TRANSIT for cpu in world.cpus)
 
 
 def _not_evicted(world: World) -> bool:
@@ -129,10 +147,11 @@ def _both(world: World) -> bool:
     )
 
 
-def witnesses() -> list[Property[World]]:
+def witnesses(scenario: Scenario) -> list[Property[World]]:
     """Return what must be reachable somewhere, so that the properties are not true of nothing."""
     predicates = (_guest_records, _host_records, _both)
-    return [sometimes(name, predicate) for name, predicate in zip(WITNESSES, predicates, strict=True)]
+    at_cpus = places(scenario).cpus
+    return [sometimes(name, predicate, at_cpus) for name, predicate in zip(WITNESSES, predicates, strict=True)]
 
 
 def judge(
@@ -141,13 +160,34 @@ def judge(
     """Explore a design in a scenario, completely unless `tick` stops it. wanted: the properties, None for all."""
     host = designs.model(design, scenario)
     asked = [claim for claim in claims(design, scenario) if wanted is None or claim.name in wanted]
-    graph: Graph[World, Action] = Graph()
-    exploration = explore(host, [*asked, *witnesses()], tick=tick, graph=graph)
+    if scenario.cpus * scenario.vcpus == 1:
+        return _judged(design, scenario, host, asked, witnesses(scenario), tick)
+    packed = Packed(WorldInParts(host))
+    return _judged(
+        design,
+        scenario,
+        packed,
+        [packed.claim(claim) for claim in asked],
+        [packed.claim(w) for w in witnesses(scenario)],
+        tick,
+    )
+
+
+def _judged(
+    design: Sharing,
+    scenario: Scenario,
+    model: Model[S, Action],
+    asked: Sequence[Property[S]],
+    sometimes: Sequence[Property[S]],
+    tick: Tick | None,
+) -> Outcome:
+    graph: Graph[S, Action] = Graph()
+    exploration = explore(model, [*asked, *sometimes], tick=tick, graph=graph)
     found = {claim.name: exploration.found[claim.name] for claim in asked if claim.name in exploration.found}
     loops: dict[str, tuple[Action, ...]] = {}
     for claim in asked:
         if claim.kind == "response" and exploration.complete and claim.name not in found:
-            lasso = violation(host, graph, claim, class_of)
+            lasso = violation(model, graph, claim, class_of)
             if lasso is not None:
                 found[claim.name], loops[claim.name] = lasso.stem, lasso.cycle
     witnessed = {name: path for name, path in exploration.found.items() if name in WITNESSES}
