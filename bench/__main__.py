@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import conform, engine, profile_writer, programs, startup, vpmu_step
+from bench import board_access, conform, engine, profile_writer, programs, startup, vpmu_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "startup": ("Start-up", startup.measure),
     "writer": ("Writing profiles", profile_writer.table),
     "vpmu": ("The vPMU's step", vpmu_step.measure),
+    "access": ("Register accesses of a guest on the board", board_access.measure),
     "conform": ("The conformance table", conform.measure),
 }
 BUSY = 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import pytest
 from unicorn import x86_const as x86
@@ -10,7 +11,10 @@ from unicorn import x86_const as x86
 from archlbr.errors import InputError
 from archlbr.machine import boot
 from archlbr.machine.board import Board
-from archlbr.machine.models import MODELS, SAPPHIRE_RAPIDS, SKYLAKE_SERVER, without
+from archlbr.machine.models import MODELS, SAPPHIRE_RAPIDS, SKYLAKE_SERVER, Model, without
+
+if TYPE_CHECKING:
+    from archlbr.machine.vcpu import Vcpu
 
 CODE, IDT, COUNT = 0x200000, 0x210000, 0x220000
 OUT_F4 = "e6f4"  # out 0f4h, al
@@ -100,14 +104,21 @@ def test_a_counter_overflows_into_an_nmi_and_freezes_the_lbrs() -> None:
     code = bytes.fromhex("b98e030000 0f32 c1ea1a d0e2 08d0 e6f4 ebfe")
     board.memory[handler : handler + len(code)] = code
     assert board.run(10**9) == 7  # bit 0: the counter; bit 1: LBR_FRZ; as QEMU shifts them for the exit status
-    assert board.pmu.rdmsr(0x1500) == board.pmu.rdmsr(0x1600)  # the newest record is the JMP to itself, not the NMI
+    assert board.vcpu.rdmsr(0x1500) == board.vcpu.rdmsr(0x1600)  # the newest record is the JMP to itself, not the NMI
 
 
 def test_without_arch_lbr_its_registers_fault_and_cpuid_hides_it() -> None:
-    model = without(SAPPHIRE_RAPIDS, "arch-lbr")
-    assert model.answer_cpuid(7, 0)[3] >> 19 & 1 == 0
-    assert SAPPHIRE_RAPIDS.answer_cpuid(7, 0)[3] >> 19 & 1 == 1
-    assert without(SKYLAKE_SERVER, "pmu").answer_cpuid(0xA, 0) == (0, 0, 0, 0)
+    def vcpu(model: Model) -> Vcpu:
+        return Board(model, 64 << 20, bytearray().append).vcpu
+
+    whole, hidden = vcpu(SAPPHIRE_RAPIDS), vcpu(without(SAPPHIRE_RAPIDS, "arch-lbr"))
+    assert (whole.cpuid(7, 0)[3] >> 19 & 1, whole.rdmsr(0x14CE)) == (1, 0)
+    assert (hidden.cpuid(7, 0)[3] >> 19 & 1, hidden.rdmsr(0x14CE), hidden.wrmsr(0x14CE, 1)) == (0, None, False)
+    assert hidden.state.rules.why == "CPUID.7.EDX[19] is 0"
+    without_pmu = vcpu(without(SKYLAKE_SERVER, "pmu"))
+    assert without_pmu.cpuid(0xA, 0) == (0, 0, 0, 0)
+    assert without_pmu.cpuid(1, 0)[2] >> 15 & 1 == 0
+    assert without_pmu.rdmsr(0x38F) is None
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from archlbr.cli.stats import Stopwatch
     from archlbr.machine.board import Board
     from archlbr.machine.models import Model
+    from archlbr.vpmu.designs import Design
 
 # Model nanoseconds between two looks at the keyboard and the wall clock.
 _LOOK = 20_000_000
@@ -35,6 +36,9 @@ def run(
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="FILE", help="Write here what the guest sends to ttyS1.")
     ] = None,
+    design: Annotated[
+        str, typer.Option("--design", metavar="DESIGN", help="How the hypervisor virtualizes the LBRs.")
+    ] = "archlbr",
     timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="End the run after this time.")] = 0.0,
     stats: Annotated[bool, typer.Option("--stats", help="End with a line of numbers on stderr.")] = False,
 ) -> int:
@@ -49,12 +53,13 @@ def run(
 
     size = parse_size(memory)
     model = parse_model(cpu)
+    registers = parse_design(design)
     image, first = _read(kernel), _read(initrd) if initrd is not None else b""
     watch = Stopwatch()
     console, sent = bytearray(), bytearray()
     out = Output(output) if output is not None else None
     try:
-        board = Board(model, size, console.append, sent.append)
+        board = Board(model, size, console.append, sent.append, registers)
         board.start_linux(image, first, append)
         status = _drive(board, console, watch, timeout)
         if out is not None:
@@ -95,6 +100,15 @@ def parse_model(text: str) -> Model:
             raise InputError(f"unknown processor feature {change!r}: -arch-lbr and -pmu can be taken away")
         model = without(model, change[1:])
     return model
+
+
+def parse_design(name: str) -> Design:
+    """Return a design by its name; InputError for a name that is none."""
+    from archlbr.vpmu.designs import DESIGNS
+
+    if name not in DESIGNS:
+        raise InputError(f"unknown design {name!r}: use one of {', '.join(DESIGNS)}")
+    return DESIGNS[name]
 
 
 def _read(path: str) -> bytes:

@@ -18,9 +18,9 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from archlbr.cpu import words as at
 from archlbr.cpu.decode import Decoder
+from archlbr.cpu.unicorn import longmode
 from archlbr.cpu.unicorn.supervisor import SupervisorEngine, set_clock, set_idle
 from archlbr.errors import InternalError
-from archlbr.lbr import compiled as lbr
 from archlbr.machine import boot, observing
 from archlbr.machine.devices import lapic
 from archlbr.machine.devices.cmos import Cmos
@@ -29,12 +29,14 @@ from archlbr.machine.devices.pic import Pic
 from archlbr.machine.devices.pit import Pit
 from archlbr.machine.devices.ports import Ports
 from archlbr.machine.devices.serial import Serial
-from archlbr.machine.pmu import Pmu
+from archlbr.machine.vcpu import Vcpu
+from archlbr.vpmu.designs import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from archlbr.machine.models import Model
+    from archlbr.vpmu.designs import Design
 
 DEBUG_EXIT: Final = 0xF4
 # The local APIC's timer counts at the crystal's 25 MHz (CPUID leaf 15H of the model).
@@ -49,19 +51,26 @@ def _drop(_byte: int) -> None:
 
 
 class Board:
-    """A machine of one processor with `memory` bytes; `transmit` and `deliver` get what the two serial ports send."""
+    """A machine of one processor with `memory` bytes; `transmit` and `deliver` get what the two serial ports send.
+
+    design: how the vPMU virtualizes the LBRs.
+    """
 
     def __init__(
-        self, model: Model, memory: int, transmit: Callable[[int], None], deliver: Callable[[int], None] = _drop
+        self,
+        model: Model,
+        memory: int,
+        transmit: Callable[[int], None],
+        deliver: Callable[[int], None] = _drop,
+        design: Design = DEFAULT,
     ) -> None:
         self.status: int | None = None
         self.idle = 0
         self._ram = mmap.mmap(-1, memory)
         self.memory = memoryview(self._ram)
         self.words = np.zeros(observing.OBSERVING_WORDS, np.uint64)
-        self.words[observing.LBR_AT : observing.LBR_END] = lbr.new_words(model.facility)
-        self.pmu = Pmu(model, self.words, self.now)
-        self.engine = SupervisorEngine(self.pmu, model.answer_cpuid)
+        self.vcpu = Vcpu(model, self.words, design)
+        self.engine = SupervisorEngine(self.vcpu, self.vcpu.cpuid)
         self.uc: Any = self.engine.uc
         self.uc.mem_map_ptr(0, memory, uc.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(self._ram)))
         self.apic = LocalApic(self.now, _TIMER_PERIOD)
@@ -116,6 +125,8 @@ class Board:
         rip = self.uc.reg_read(x86.UC_X86_REG_RIP)
         while self.status is None and self.now() < until:
             self._serve(until)
+            if self._takes_now():
+                self._take_interrupt()
             words[at.REASON] = at.REASON_NONE
             words[at.LIMIT] = 0
             self.engine.run(rip, 0)
@@ -133,9 +144,9 @@ class Board:
         now = self.now()
         self.pit.serve(now)
         self.apic.serve(now)
-        self.pmu.serve()
-        if self.pmu.overflowed:
-            self.pmu.overflowed = 0
+        self.vcpu.serve()
+        if self.vcpu.overflowed:
+            self.vcpu.overflowed = 0
             self.apic.performance_interrupt()
         due = min(clock for clock in (self.pit.due, self.apic.due, until) if clock >= 0)
         self.words[at.DEADLINE] = max(0, due - self.idle)
@@ -143,6 +154,14 @@ class Board:
 
     def _waiting(self) -> bool:
         return bool(self.apic.enabled and self.apic.pending()) or (self.apic.passes_pic and self.pic.pending())
+
+    # The hook stopped before a block, at which what is wanted can be delivered at once: a PMI has no skid beyond the
+    # block in which the counter overflowed.
+    def _takes_now(self) -> bool:
+        words, env = self.words, np.uint64(self.engine.env)
+        if not words[at.UNUSUAL] or words[observing.INJECT] or not words[observing.WANTED]:
+            return False
+        return not longmode.nmi_blocked(env) if self.apic.nmi else bool(longmode.interruptible(env))
 
     def _take_interrupt(self) -> None:
         if self.apic.nmi:

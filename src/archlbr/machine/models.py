@@ -1,15 +1,17 @@
 """The processor models of a whole machine: what CPUID says, which LBR facility and which PMU there are.
 
-`machine.board` builds a processor from one. Leaves: SDM vol. 2A, CPUID; architecture.md 1.1. No AVX: the engine does
-not execute it.
+`machine.board` builds a processor from one, `machine.vcpu` the vPMU's platform and the guest's CPUID. A feature that is
+taken away is taken from the guest; the processor keeps it. Leaves: SDM vol. 2A, CPUID; architecture.md 1.1. No AVX: the
+engine does not execute it.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from archlbr.arch.cpuid import GOLDEN_COVE, Leaf0A, Leaf1C
+from archlbr.arch.cpuid import GOLDEN_COVE, Leaf0A, Leaf07, Leaf1C
 from archlbr.lbr.state import Facility, architectural, legacy
+from archlbr.vpmu.cpuid import Cpuid
 
 # TSC and crystal: 1 GHz and 25 MHz, so that neither is calibrated (leaf 15H).
 _CRYSTAL = 25_000_000
@@ -24,16 +26,16 @@ def _bits(*positions: int) -> int:
 _LEAF1_EDX = _bits(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 16, 19, 23, 24, 25, 26)
 # SSE3 SSSE3 CX16 PDCM SSE4.1 SSE4.2 MOVBE POPCNT
 _LEAF1_ECX = _bits(0, 9, 13, 15, 19, 20, 22, 23)
-_PDCM = _bits(15)
+PDCM = _bits(15)
 # BMI1 BMI2 ERMS
 _LEAF7_EBX = _bits(3, 8, 9)
 _ARCH_LBR = _bits(19)
 
 
 class Model(NamedTuple):
-    """A processor: signature is leaf 1 EAX; pmu is leaf 0AH, all 0 for none; lbr is leaf 1CH, all 0 for the legacy one.
+    """A processor: signature is leaf 1 EAX; pmu is leaf 0AH; lbr is leaf 1CH, all 0 for the legacy facility.
 
-    lbr_format: PERF_CAPABILITIES[5:0] of the legacy facility, -1 when there is no LBR facility at all.
+    lbr_format: PERF_CAPABILITIES[5:0]. hidden: the features that the guest is not told of, `arch-lbr`, `pmu`.
     """
 
     name: str
@@ -41,16 +43,23 @@ class Model(NamedTuple):
     pmu: Leaf0A
     lbr: Leaf1C
     lbr_format: int
+    hidden: frozenset[str] = frozenset()
 
     @property
     def facility(self) -> Facility:
         """The LBR facility."""
         if self.lbr.depths:
-            return architectural(self.lbr, self.pmu.version or 5, xsaves=False)
-        return legacy(max(self.lbr_format, 0), 32, self.pmu.version or 4)
+            return architectural(self.lbr, self.pmu.version, xsaves=False)
+        return legacy(self.lbr_format, 32, self.pmu.version)
+
+    @property
+    def cpuid(self) -> Cpuid:
+        """What the processor says of its LBRs and its PMU; nothing is hidden."""
+        leaf07 = Leaf07(edx=_ARCH_LBR if self.lbr.depths else 0)
+        return Cpuid(self.signature, leaf07=leaf07, leaf0a=self.pmu, leaf1c=self.lbr if self.lbr.depths else None)
 
     def answer_cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
-        """Return EAX, EBX, ECX and EDX for a leaf and subleaf."""
+        """Return EAX, EBX, ECX and EDX for a leaf and subleaf, as the processor has it."""
         highest = 0x1C if self.lbr.depths else 0x16
         if leaf > highest and not 0x80000000 <= leaf <= 0x80000008:
             leaf = highest
@@ -58,8 +67,7 @@ class Model(NamedTuple):
             case 0:
                 return highest, 0x756E6547, 0x6C65746E, 0x49656E69
             case 1:
-                ecx = _LEAF1_ECX if self.pmu.version else _LEAF1_ECX & ~_PDCM
-                return self.signature, 0x00010800, ecx, _LEAF1_EDX
+                return self.signature, 0x00010800, _LEAF1_ECX, _LEAF1_EDX
             case 2:
                 return 0x00FEFF01, 0xF0, 0, 0
             case 4:
@@ -93,7 +101,5 @@ MODELS: dict[str, Model] = {model.name: model for model in (SAPPHIRE_RAPIDS, SKY
 
 
 def without(model: Model, feature: str) -> Model:
-    """Return a model without `arch-lbr` (no LBR facility is left) or without `pmu` (and so without LBRs to sample)."""
-    if feature == "pmu":
-        return model._replace(pmu=Leaf0A(), lbr=Leaf1C(), lbr_format=-1)
-    return model._replace(lbr=Leaf1C(), lbr_format=-1) if model.lbr.depths else model
+    """Return a model whose guest is not told of `arch-lbr`, or of `pmu` and so of no LBRs to sample."""
+    return model._replace(hidden=model.hidden | {feature})

@@ -42,12 +42,12 @@ REMAPPED = at.WORDS + 10  # the count of remaps at the last block
 HANDLER = (
     at.WORDS + 11
 )  # where the interrupt that was delivered goes on: the engine may put RIP back on the block it left
-RETIRED_BY_RING = at.WORDS + 12  # four words each, by the ring of the block: instructions
+RETIRED_BY_RING = at.WORDS + 12  # four words each, by the ring of the block, 0 or 3: instructions
 TAKEN_BY_RING = at.WORDS + 16  # near branches taken
 BRANCHES_BY_RING = at.WORDS + 20  # branches, taken or not
 MISSED_BY_RING = at.WORDS + 24  # taken branches that the predictor missed
 NOTHING = at.WORDS + 28  # a word that stays 0
-MARKS = 6
+MARKS = 8  # four sources, two rings
 MARK_WORD = at.WORDS + 32  # counts to watch, by their words
 MARK_AT = MARK_WORD + MARKS  # and what they must reach for the board to look
 LBR_AT = at.WORDS + 48
@@ -126,6 +126,12 @@ def _find(words: Words, address: Word, size: Word) -> Word:
 
 
 @native_inline
+def _ring(env: Word) -> Word:
+    # Counters and LBRs tell ring 0 from the others: USR is rings 1 to 3 (SDM vol. 3B, IA32_PERFEVTSELx).
+    return uint64(3) if load64(env + uint64(longmode.HFLAGS)) & uint64(3) != 0 else uint64(0)
+
+
+@native_inline
 def _stop(words: Words, engine: Word, reason: Word) -> None:
     if words[at.REASON] == at.REASON_NONE:
         words[at.REASON] = reason
@@ -137,7 +143,7 @@ def _stop(words: Words, engine: Word, reason: Word) -> None:
 def _event(words: Words, source: Word, before: Word) -> None:
     # An exception or interrupt has been delivered: a branch of kind OTHER from `source` to where RIP is now.
     env = words[ENV]
-    after = longmode.ring(env)
+    after = _ring(env)
     kind: Word = uint64(_OTHER)
     target: Word = load64(env + uint64(longmode.RIP))
     lbr.record(
@@ -159,7 +165,7 @@ def _deliver_wanted(words: Words, engine: Word, address: Word) -> None:
     vector = words[INJECT] - uint64(1)
     words[INJECT] = uint64(0)
     env = words[ENV]
-    before = longmode.ring(env)
+    before = _ring(env)
     longmode.interrupt(env, vector)
     _event(words, address, before)
     words[HANDLER] = load64(env + uint64(longmode.RIP))
@@ -196,7 +202,7 @@ def observing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
         return
     if load64(uint64(longmode.REMAPS)) != words[REMAPPED]:
         _remapped(words)
-    ring = load64(words[ENV] + uint64(longmode.HFLAGS)) & uint64(3)
+    ring = _ring(words[ENV])
     if words[at.CURRENT] != 0:
         before = words[RING]
         retired, taken = words[at.RETIRED], words[at.TAKEN]
@@ -234,7 +240,7 @@ def excepting(_engine: Word, _vector: Word, pointer: Any) -> None:
     words = carray(pointer, (OBSERVING_WORDS,))
     env = words[ENV]
     source = load64(env + uint64(longmode.RIP))
-    before = longmode.ring(env)
+    before = _ring(env)
     current = words[at.CURRENT]
     if current != 0 and words[at.UNUSUAL] == 0:
         start = words[current + at.KEY]

@@ -44,15 +44,18 @@ class Xsetbv(NamedTuple):
 
 
 class Count(NamedTuple):
-    """The guest retired instructions and taken branches in some cycles, all in one ring; counters may overflow.
+    """The guest retired instructions and branches in some cycles, all in one ring; counters may overflow.
 
-    The outcome is Overflow with the GLOBAL_STATUS bits that became 1 and want a PMI, or Done.
+    branches: all, taken or not; taken: near branches taken; mispredicted: of all. The outcome is Overflow with the
+    GLOBAL_STATUS bits that became 1 and want a PMI, or Done.
     """
 
     instructions: int = 0
     branches: int = 0
     cycles: int = 0
     cpl: int = 3
+    taken: int = 0
+    mispredicted: int = 0
 
 
 class ReadSmram(NamedTuple):

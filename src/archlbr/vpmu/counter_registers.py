@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from archlbr.arch import msrs
 from archlbr.vpmu.block import Register, always, zero
 from archlbr.vpmu.counters import EVTSEL_LEGAL, FW_WRITE, fixed_ctrl_legal, global_legal
-from archlbr.vpmu.state import State, with_pmu
+from archlbr.vpmu.state import FIXED_AT, FIXED_CTRL_AT, GLOBAL_CTRL_AT, GP_AT, SELECTS_AT, State, with_counters
 
 if TYPE_CHECKING:
     from archlbr.vpmu.designs.protocol import Design
@@ -42,7 +42,7 @@ def _write_pmc(_design: Design, _platform: Platform, state: State, x: int, value
     # Without full-width writes bit 31 extends into the rest (SDM vol. 3B, IA32_PERF_CAPABILITIES.FW_WRITE).
     low = value & 0xFFFFFFFF
     extended = (low | -(low & 1 << 31)) & state.rules.gp_mask
-    return with_pmu(state, state.pmu._replace(gp=_put(state.pmu.gp, x, extended)))
+    return with_counters(state, GP_AT, _put(state.pmu.gp, x, extended))
 
 
 PMC = Register(
@@ -59,7 +59,7 @@ PMC = Register(
 def _write_a_pmc(_design: Design, _platform: Platform, state: State, x: int, value: int) -> State | None:
     if value & ~state.rules.gp_mask:
         return None
-    return with_pmu(state, state.pmu._replace(gp=_put(state.pmu.gp, x, value)))
+    return with_counters(state, GP_AT, _put(state.pmu.gp, x, value))
 
 
 A_PMC = Register(
@@ -77,7 +77,7 @@ def _write_select(_design: Design, _platform: Platform, state: State, x: int, va
     # Bit 35, event logging into LBR_INFO, is not virtualized: leaf 1CH:ECX[19:16] offers no counter.
     if value & ~EVTSEL_LEGAL:
         return None
-    return with_pmu(state, state.pmu._replace(selects=_put(state.pmu.selects, x, value)))
+    return with_counters(state, SELECTS_AT, _put(state.pmu.selects, x, value))
 
 
 PERFEVTSEL = Register(
@@ -92,7 +92,7 @@ PERFEVTSEL = Register(
 
 
 def _write_fixed(_design: Design, _platform: Platform, state: State, x: int, value: int) -> State | None:
-    return with_pmu(state, state.pmu._replace(fixed=_put(state.pmu.fixed, x, value & state.rules.fixed_mask)))
+    return with_counters(state, FIXED_AT, _put(state.pmu.fixed, x, value & state.rules.fixed_mask))
 
 
 FIXED_CTR = Register(
@@ -107,7 +107,7 @@ FIXED_CTR = Register(
 
 
 def _write_fixed_ctrl(_design: Design, _platform: Platform, state: State, _x: int, value: int) -> State | None:
-    return None if value & ~fixed_ctrl_legal(state) else with_pmu(state, state.pmu._replace(fixed_ctrl=value))
+    return None if value & ~fixed_ctrl_legal(state) else with_counters(state, FIXED_CTRL_AT, value)
 
 
 FIXED_CTR_CTRL = Register(
@@ -122,7 +122,7 @@ FIXED_CTR_CTRL = Register(
 
 
 def _write_global_ctrl(_design: Design, _platform: Platform, state: State, _x: int, value: int) -> State | None:
-    return None if value & ~global_legal(state) else with_pmu(state, state.pmu._replace(global_ctrl=value))
+    return None if value & ~global_legal(state) else with_counters(state, GLOBAL_CTRL_AT, value)
 
 
 GLOBAL_CTRL = Register(

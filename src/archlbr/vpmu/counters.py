@@ -1,19 +1,21 @@
 """The guest's counters: enough of a PMU to count, overflow and interrupt.
 
-`registers` has their blocks; `step` sends Count and RDPMC here. Counting is of three events, all architectural:
-instructions, taken branches, cycles. On overflow the status bit is set, and where the control asks for it the PMI is
-delivered at once, which may freeze the LBRs (`freeze.pmi`). Authority: SDM vol. 3B, architectural performance
-monitoring; arch/x86/kvm/pmu.c for what KVM refuses.
+`registers` has their blocks; `step` sends Count and RDPMC here. Counted are instructions, branches, cycles and
+mispredicted branches, all architectural, and near branches taken. On overflow the status bit is set, and where the
+control asks for it the PMI is delivered at once, which may freeze the LBRs (`freeze.pmi`) and the counters. Authority:
+SDM vol. 3B, architectural performance monitoring; arch/x86/kvm/pmu.c for what KVM refuses; Intel's event list for
+Golden Cove for what is not architectural.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from archlbr.arch import msrs
 from archlbr.vpmu import freeze
 from archlbr.vpmu.interception import with_frozen
-from archlbr.vpmu.state import State, with_pmu
+from archlbr.vpmu.state import Pmu, State, with_pmu
 
 if TYPE_CHECKING:
     from archlbr.vpmu.actions import Count
@@ -26,16 +28,21 @@ EVTSEL_LEGAL = 0xFFFFFFFF & ~msrs.IA32_PERFEVTSEL.named("ANY").mask
 FW_WRITE = msrs.IA32_PERF_CAPABILITIES.named("FW_WRITE").mask
 FIXED_PMC = 1 << 30
 
-# Event and unit mask -> what of a Count it counts (SDM vol. 3B, architectural events). The fixed counters likewise.
-INSTRUCTIONS, BRANCHES, CYCLES = range(3)
-EVENTS = {0x00C0: INSTRUCTIONS, 0x00C4: BRANCHES, 0x003C: CYCLES, 0x013C: CYCLES}
+# Event and unit mask -> what of a Count it counts (SDM vol. 3B, architectural events; 01C0H INST_RETIRED.PREC_DIST and
+# 20C4H BR_INST_RETIRED.NEAR_TAKEN of Golden Cove). The fixed counters likewise. Another event counts 0.
+INSTRUCTIONS, BRANCHES, CYCLES, TAKEN, MISPREDICTED = range(5)
+EVENTS = {
+    0x00C0: INSTRUCTIONS, 0x01C0: INSTRUCTIONS, 0x00C4: BRANCHES, 0x20C4: TAKEN, 0x00C5: MISPREDICTED,
+    0x003C: CYCLES, 0x013C: CYCLES,
+}  # fmt: skip
 FIXED_EVENTS = (INSTRUCTIONS, CYCLES, CYCLES)
 
 
 def status_legal(design: Design, state: State) -> int:
     """Return the bits of GLOBAL_STATUS that can be 1: counters, two conditions, and LBR_FRZ where it is emulated."""
     frz = msrs.LBR_FRZ if state.rules.pmu >= 4 and design.freezes_v4 and state.rules.usable else 0
-    return global_legal(state) | 3 << 62 | frz
+    counters = msrs.CTR_FRZ if state.rules.pmu >= 4 and state.rules.freezes_counters else 0
+    return global_legal(state) | 3 << 62 | frz | counters
 
 
 def global_legal(state: State) -> int:
@@ -71,36 +78,77 @@ def rdpmc(state: State, counter: int) -> int | None:
     return values[x] if x < len(values) else None
 
 
+class Running(NamedTuple):
+    """A counter that counts. bit: in GLOBAL_STATUS. event: what it counts. rings: USR and OS of PERFEVTSEL. asks: 1
+    when its overflow asks for a PMI.
+    """
+
+    bit: int
+    event: int
+    rings: int
+    asks: int
+
+
+def running(state: State) -> tuple[Running, ...]:
+    """Return the counters that count now, the general-purpose ones first."""
+    pmu = state.pmu
+    if pmu.status & msrs.CTR_FRZ:
+        return ()
+    enabled = pmu.global_ctrl if state.rules.pmu >= 2 else (1 << 64) - 1
+    return _selected(pmu.selects, pmu.fixed_ctrl, enabled, len(pmu.fixed))
+
+
+@lru_cache(maxsize=1024)
+def _selected(selects: tuple[int, ...], fixed_ctrl: int, enabled: int, fixed: int) -> tuple[Running, ...]:
+    # The controls change far more rarely than the counters are looked at.
+    found = []
+    for x, select in enumerate(selects):
+        event = EVENTS.get(select & 0xFFFF)
+        if event is not None and select & EN and select & (USR | OS) and enabled >> x & 1:
+            found.append(Running(x, event, select & (USR | OS), int(bool(select & INT))))
+    for x in range(min(fixed, len(FIXED_EVENTS))):
+        control = fixed_ctrl >> 4 * x & 0xF
+        if control & 3 and enabled >> 32 + x & 1:
+            found.append(Running(32 + x, FIXED_EVENTS[x], OS * (control & 1) | USR * (control >> 1 & 1), control >> 3))
+    return tuple(found)
+
+
+def left(state: State, counter: Running) -> int:
+    """Return how many events are left until a counter overflows."""
+    if counter.bit < 32:
+        return state.rules.gp_mask + 1 - state.pmu.gp[counter.bit]
+    return state.rules.fixed_mask + 1 - state.pmu.fixed[counter.bit - 32]
+
+
 def count(design: Design, platform: Platform, state: State, action: Count) -> tuple[State, int]:
     """Return the state after the guest retired what `action` says, and the status bits that asked for a PMI."""
-    amounts = (action.instructions, action.branches, action.cycles)
+    counters = running(state)
+    if not counters:
+        return state, 0
+    amounts = (action.instructions, action.branches, action.cycles, action.taken, action.mispredicted)
     ring = USR if action.cpl else OS
     pmu, rules = state.pmu, state.rules
     overflowed = asks = 0
     gp, fixed = list(pmu.gp), list(pmu.fixed)
-    for x, select in enumerate(pmu.selects):
-        event = EVENTS.get(select & 0xFFFF)
-        if event is None or not select & EN or not select & ring or not _on(state, x):
-            continue
-        gp[x], over = _advanced(gp[x], amounts[event], rules.gp_mask)
-        overflowed |= over << x
-        asks |= (over << x) if select & INT else 0
-    for x in range(min(len(fixed), len(FIXED_EVENTS))):
-        control = pmu.fixed_ctrl >> 4 * x & 0xF
-        if not control & (2 if action.cpl else 1) or not _on(state, 32 + x):
-            continue
-        fixed[x], over = _advanced(fixed[x], amounts[FIXED_EVENTS[x]], rules.fixed_mask)
-        overflowed |= over << 32 + x
-        asks |= (over << 32 + x) if control & 8 else 0
+    for bit, event, rings, asked in counters:
+        if rings & ring:
+            values, x, mask = (gp, bit, rules.gp_mask) if bit < 32 else (fixed, bit - 32, rules.fixed_mask)
+            value = values[x] + amounts[event]
+            values[x] = value & mask
+            if value > mask:
+                overflowed |= 1 << bit
+                asks |= asked << bit
     kept = pmu.status | overflowed if rules.pmu >= 2 else 0
-    state = with_pmu(state, pmu._replace(gp=tuple(gp), fixed=tuple(fixed), status=kept))
-    return (freeze.pmi(design, platform, state) if asks else state), asks
+    state = with_pmu(state, Pmu(tuple(gp), pmu.selects, tuple(fixed), *pmu[3:5], kept, pmu.capabilities))
+    return (_frozen(freeze.pmi(design, platform, state)) if asks else state), asks
 
 
-def _on(state: State, bit: int) -> int:
-    return state.pmu.global_ctrl >> bit & 1 if state.rules.pmu >= 2 else 1
-
-
-def _advanced(value: int, amount: int, mask: int) -> tuple[int, int]:
-    total = value + amount
-    return total & mask, int(total > mask)
+# A PMI stops the counters where the guest's DEBUGCTL[12] asks for it: by CTR_FRZ from version 4 on, by GLOBAL_CTRL
+# before (SDM vol. 3B, "Freezing LBR and performance counters on PMI").
+def _frozen(state: State) -> State:
+    if not state.guest.debugctl & msrs.DEBUGCTL_FREEZE_PERFMON:
+        return state
+    pmu = state.pmu
+    if state.rules.pmu >= 4:
+        return with_pmu(state, pmu._replace(status=pmu.status | msrs.CTR_FRZ))
+    return with_pmu(state, pmu._replace(global_ctrl=0))

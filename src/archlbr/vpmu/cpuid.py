@@ -53,7 +53,8 @@ class Rules(NamedTuple):
     none. facility: the guest's own facility, by which what KVM emulates is judged. xss: legal bits of IA32_XSS. pmu:
     the guest's PMU version, 0 for none. gp, fixed, gp_mask, fixed_mask: its counters and the values they hold.
     direct: 1 when the processor enforces all that the guest's leaf says, so that XSAVES may go round KVM. depths: legal
-    values of IA32_LBR_DEPTH. ler: 1 when the LER registers are the guest's own.
+    values of IA32_LBR_DEPTH. ler: 1 when the LER registers are the guest's own. freezes_counters: 1 when DEBUGCTL[12]
+    is there.
     """
 
     usable: int
@@ -69,6 +70,7 @@ class Rules(NamedTuple):
     direct: int
     depths: tuple[int, ...]
     ler: int
+    freezes_counters: int
 
 
 def supported(design: Design, platform: Platform) -> Cpuid:
@@ -168,6 +170,7 @@ def rules(design: Design, platform: Platform, cpuid: Cpuid, capabilities: int) -
         int(facility.ctl_legal == platform.facility.ctl_legal),
         facility.leaf.depths,
         int(usable and design.virtual_ler),
+        int(platform.freezes_counters and pmu >= 2),
     )
 
 

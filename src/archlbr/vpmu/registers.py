@@ -205,6 +205,8 @@ def _write_debugctl(design: Design, platform: Platform, state: State, _x: int, v
     legal = DROPPED
     if state.rules.usable and state.rules.pmu >= 2:
         legal |= msrs.DEBUGCTL_FREEZE_LBRS
+    if state.rules.freezes_counters:
+        legal |= msrs.DEBUGCTL_FREEZE_PERFMON
     if value & ~legal:
         return None
     kept = value & ~(BTF if _legacy(state) else DROPPED)

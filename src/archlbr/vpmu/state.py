@@ -37,6 +37,7 @@ class Platform(NamedTuple):
     facility: the processor's LBRs, of either flavour. cpuid: the host's leaves. entry_controls, exit_controls: which
     of the two LBR controls may be 1. xss: the components the host's kernel enables in IA32_XSS. capabilities: the
     host's IA32_PERF_CAPABILITIES. vendor: INTEL or AMD. pmu: enable_pmu of the kvm module. nested: 1 when L1 is
+    offered the two controls. freezes_counters: 1 when a guest has DEBUGCTL[12], which KVM refuses (ours, decision 016).
     """
 
     facility: Facility
@@ -48,6 +49,7 @@ class Platform(NamedTuple):
     vendor: str
     pmu: int
     nested: int
+    freezes_counters: int
 
     @property
     def controls(self) -> int:
@@ -68,10 +70,11 @@ def platform(
     vendor: str = INTEL,
     pmu: int = 1,
     nested: int = 0,
+    freezes_counters: int = 0,
 ) -> Platform:
     """Build a host; without `capabilities`, PERF_CAPABILITIES holds the facility's format and nothing else."""
     held = facility.format if capabilities is None else capabilities
-    return Platform(facility, cpuid, entry_controls, exit_controls, xss, held, vendor, pmu, nested)
+    return Platform(facility, cpuid, entry_controls, exit_controls, xss, held, vendor, pmu, nested, freezes_counters)
 
 
 class Vmcs(NamedTuple):
@@ -181,3 +184,12 @@ def with_guest(state: State, guest: lbr_state.State) -> State:
 def with_pmu(state: State, pmu: Pmu) -> State:
     """Return the state with other counters."""
     return tuple.__new__(State, state[:8] + (pmu,) + state[9:])  # noqa: RUF005
+
+
+GP_AT, SELECTS_AT, FIXED_AT, FIXED_CTRL_AT, GLOBAL_CTRL_AT = range(5)
+
+
+def with_counters(state: State, at: int, value: int | tuple[int, ...]) -> State:
+    """Return the state with one field of its counters changed, by its place in `Pmu`."""
+    pmu = state[8]
+    return with_pmu(state, tuple.__new__(Pmu, pmu[:at] + (value,) + pmu[at + 1 :]))  # noqa: RUF005

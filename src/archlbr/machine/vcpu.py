@@ -1,0 +1,247 @@
+"""The vPMU under the board: a guest's accesses to LBR and PMU registers go through `vpmu.step`, records are native.
+
+`cpu.unicorn.supervisor` asks for each RDMSR, WRMSR and RDPMC, the board for CPUID. The processor's LBR registers are
+the compiled facility's words, in which the hooks of `machine.observing` record; before a step the words' registers come
+into `State.lbr`, after it they go back if it changed them. The entries do so only for a step that moves them: what
+passes through is read and written in the words. Registers of neither are the engine's. Design: docs/decisions/016.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from archlbr.arch import msrs
+from archlbr.arch.cpuid import Leaf0A
+from archlbr.arch.outcomes import Done, Value
+from archlbr.cpu import words as at
+from archlbr.cpu.unicorn.supervisor import ENGINES_OWN
+from archlbr.errors import InternalError
+from archlbr.lbr import compiled as lbr
+from archlbr.lbr.actions import Rdmsr, Wrmsr
+from archlbr.lbr.compiled import words as w
+from archlbr.lbr.state import ARCH, EMPTY, Entry
+from archlbr.lbr.state import State as LbrState
+from archlbr.machine import observing
+from archlbr.machine.counting import Counting
+from archlbr.machine.models import PDCM
+from archlbr.vpmu import step as vpmu
+from archlbr.vpmu.actions import CpuidInstruction, Overflow, Rdpmc, Registers, VmEntry
+from archlbr.vpmu.cpuid import ARCH_LBR, supported
+from archlbr.vpmu.designs import DEFAULT
+from archlbr.vpmu.registers import BY_INDEX
+from archlbr.vpmu.state import platform, with_lbr
+
+if TYPE_CHECKING:
+    from archlbr.arch.msrs import Msr
+    from archlbr.cpu.words import Words
+    from archlbr.machine.models import Model
+    from archlbr.vpmu.actions import Action, Outcome
+    from archlbr.vpmu.cpuid import Cpuid
+    from archlbr.vpmu.designs import Design
+    from archlbr.vpmu.state import Platform, State
+
+# Registers that the board keeps: MISC_ENABLE (performance monitoring is there, PEBS is not), the APIC's base,
+# PEBS_ENABLE.
+_PLAIN: Final = {0x1A0: 0x1881, 0x1B: 0xFEE00900, 0x3F1: 0}
+_FW_WRITE: Final = msrs.IA32_PERF_CAPABILITIES.named("FW_WRITE").mask
+
+
+def _numbered(*series: Msr) -> dict[int, int]:
+    return {msr.index + x: x for msr in series for x in range(msr.count)}
+
+
+# What counting changes, and what changes how it goes on.
+_COUNTED: Final = frozenset(
+    _numbered(msrs.IA32_PMC, msrs.IA32_A_PMC, msrs.IA32_FIXED_CTR, msrs.IA32_PERF_GLOBAL_STATUS)
+)
+_COUNTERS: Final = _COUNTED | frozenset(
+    _numbered(
+        msrs.IA32_PERFEVTSEL, msrs.IA32_FIXED_CTR_CTRL, msrs.IA32_PERF_GLOBAL_CTRL, msrs.IA32_PERF_GLOBAL_STATUS_RESET,
+        msrs.IA32_PERF_GLOBAL_STATUS_SET,
+    )
+)  # fmt: skip
+
+
+# The registers of entries, to the entry's number: what the MSR bitmap may let through. LBR_SELECT and TOS pass with the
+# legacy facility's (vmx_possible_passthrough_msrs, arch/x86/kvm/vmx/vmx.c).
+_ENTRIES: Final = _numbered(msrs.IA32_LBR_FROM_IP, msrs.IA32_LBR_TO_IP, msrs.IA32_LBR_INFO)
+_OLD_ENTRIES: Final = _numbered(
+    msrs.MSR_LASTBRANCH_FROM_IP, msrs.MSR_LASTBRANCH_TO_IP, msrs.MSR_LBR_INFO, msrs.MSR_LBR_SELECT,
+    msrs.MSR_LASTBRANCH_TOS,
+)  # fmt: skip
+# The words that a step may read or write beside the entries: TIMED, SINCE, PENDING; CTL to SMM_DEBUGCTL.
+_TIMES, _REGISTERS = slice(w.TIMED, w.PENDING + 1), slice(w.CTL, w.SMM_DEBUGCTL + 1)
+
+
+def platform_of(model: Model) -> Platform:
+    """Return the host that a model's processor makes: everything it has, and DEBUGCTL[12] for guests."""
+    held = _FW_WRITE | model.lbr_format
+    return platform(model.facility, model.cpuid, capabilities=held, freezes_counters=1)
+
+
+def guest_cpuid(design: Design, host: Platform, hidden: frozenset[str]) -> Cpuid:
+    """Return the leaves that userspace sets: what KVM supports, without what the model hides from its guest."""
+    cpuid = supported(design, host)
+    if "pmu" in hidden:
+        cpuid = cpuid._replace(pdcm=0, leaf0a=Leaf0A())
+    if hidden:
+        cpuid = cpuid._replace(leaf07=cpuid.leaf07._replace(edx=cpuid.leaf07.edx & ~ARCH_LBR), leaf1c=None)
+    return cpuid
+
+
+class Vcpu:
+    """One guest's processor, as KVM keeps it, over the hooks' words.
+
+    `state` is the vPMU's; its entries are the words' while the guest runs. `overflowed` is set when a PMI is due; the
+    board delivers it and clears it.
+    """
+
+    def __init__(self, model: Model, words: Words, design: Design = DEFAULT) -> None:
+        self.model = model
+        self.design = design
+        self.platform = platform_of(model)
+        self.overflowed = 0
+        self._words = words
+        self._lbr = words[observing.LBR_AT : observing.LBR_END]
+        self._lbr[:] = lbr.new_words(self.platform.facility)
+        self._fast = memoryview(self._lbr)  # type: ignore[arg-type]  # an array is a buffer; faster word by word
+        self._counting = Counting(words)
+        self._plain = dict(_PLAIN)
+        self._counts = False
+        self.state: State = vpmu.boot(design, self.platform, guest_cpuid(design, self.platform, model.hidden))
+        self._entries = _ENTRIES if self.state.rules.flavour == ARCH else _OLD_ENTRIES
+        self.do(VmEntry())
+
+    def do(self, action: Action) -> Outcome:
+        """Take a step of the vPMU's on the words, with the entries; return its outcome."""
+        before = self.fetched()
+        self.state, outcome = vpmu.step(self.design, self.platform, before, action)
+        self._store(before.lbr)
+        return outcome
+
+    def fetched(self) -> State:
+        """Return the state with the processor's registers as the words have them, entries included."""
+        return with_lbr(self.state, lbr.state_of(self.platform.facility, self._lbr))
+
+    # What the engine asks ---------------------------------------------------------------------------------------------
+
+    def rdmsr(self, msr: int) -> int | None:
+        """Return a register's value, None for #GP, ENGINES_OWN for what the engine keeps."""
+        if self._entries.get(msr, w.COUNT) < self.state.vmcs.passthrough:
+            fine, value = lbr.rdmsr(self._lbr, np.uint64(msr))
+            return int(value) if fine else None
+        if msr not in BY_INDEX:
+            return self._plain.get(msr, ENGINES_OWN)
+        if msr in _COUNTED:
+            self._settle()
+        outcome = self._light(Rdmsr(msr)) if msr in _COUNTERS else self._access(Rdmsr(msr), msr)
+        return outcome.value if isinstance(outcome, Value) else None
+
+    def wrmsr(self, msr: int, value: int) -> bool | int:
+        """Write a register; False for #GP, ENGINES_OWN for what the engine keeps."""
+        if self._entries.get(msr, w.COUNT) < self.state.vmcs.passthrough:
+            return bool(lbr.wrmsr(self._lbr, np.uint64(msr), np.uint64(value)))
+        if msr not in BY_INDEX:
+            if msr not in self._plain:
+                return ENGINES_OWN
+            self._plain[msr] = value
+            return True
+        if msr not in _COUNTERS:
+            return isinstance(self._access(Wrmsr(msr, value), msr), Done)
+        self._settle()
+        done = isinstance(self._light(Wrmsr(msr, value)), Done)
+        self._arm()
+        return done
+
+    def rdpmc(self, counter: int) -> int | None:
+        """Return a counter by RDPMC's number; None for #GP."""
+        self._settle()
+        outcome = self._light(Rdpmc(counter))
+        return outcome.value if isinstance(outcome, Value) else None
+
+    def execute(self, rip: int) -> int:
+        """Execute nothing that the engine does not know: #UD at any `rip`."""
+        return 0
+
+    def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """Return EAX, EBX, ECX and EDX: the vPMU's answer on the leaves that are its own, the model's on the others."""
+        model = self.model.answer_cpuid(leaf, subleaf)
+        if leaf not in (1, 7, 0xA, 0x1C):
+            return model
+        outcome = self._light(CpuidInstruction(leaf, subleaf))
+        if not isinstance(outcome, Registers):
+            raise InternalError(f"CPUID came to {outcome}")
+        if leaf == 1:
+            return (*model[:2], model[2] & ~PDCM | outcome.ecx & PDCM, model[3])
+        if leaf == 7 and subleaf == 0:
+            return (*model[:3], model[3] & ~ARCH_LBR | outcome.edx & ARCH_LBR)
+        return outcome.eax, outcome.ebx, outcome.ecx, outcome.edx
+
+    def serve(self) -> None:
+        """Bring the counters up to date, note overflows, and say when the next is due."""
+        self._settle()
+        if self._counts:
+            self._arm()
+
+    # The step on the words --------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        self._counts = self._counting.arm(self.state)
+
+    def _settle(self) -> None:
+        if not self._counts:
+            self._counting.skip()
+            return
+        for count in self._counting.counted():
+            if isinstance(self._light(count), Overflow):
+                self.overflowed = 1
+                self._words[at.DEADLINE] = 0  # the hook stops, and the board delivers
+
+    # A step that looks at no LBR register: only if it changes one, as a PMI does, the words' are fetched for it.
+    def _light(self, action: Action) -> Outcome:
+        after, outcome = vpmu.step(self.design, self.platform, self.state, action)
+        if after.lbr is not self.state.lbr:
+            return self._access(action, 0)
+        self.state = after
+        return outcome
+
+    # A step that leaves the entries alone, or replaces them without looking: they are not fetched. An entry that is
+    # intercepted is in KVM's copy, unless the design reads the processor's all the same.
+    def _access(self, action: Action, index: int) -> Outcome:
+        if index in self._entries and self.design.raw_records:
+            return self.do(action)
+        times: list[int] = self._fast[_TIMES].tolist()
+        ctl, depth, source, target, info, debugctl, frozen, xss, select, smm, smm_debugctl = self._fast[
+            _REGISTERS
+        ].tolist()
+        stack = self.state.lbr.stack
+        if len(stack) != depth:
+            stack = (EMPTY,) * depth
+        head = (self._fast[w.HEAD] - w.RING) // w.STRIDE
+        tos = 0 if self.platform.facility.format == ARCH else head
+        ler = Entry(source, target, info)
+        before = LbrState(
+            ctl, depth, stack, ler, debugctl, frozen, xss, select, tos, smm, smm_debugctl, times[1], times[0], times[2]
+        )
+        self.state, outcome = vpmu.step(self.design, self.platform, with_lbr(self.state, before), action)
+        self._store(before)
+        return outcome
+
+    def _store(self, before: LbrState) -> None:
+        after, words = self.state.lbr, self._lbr
+        if after is before:
+            return
+        if after.stack is not before.stack or after.tos != before.tos:
+            if after.stack != (EMPTY,) * after.depth:
+                words[:] = lbr.words_of(self.platform.facility, after)
+                return
+            words[w.RING :] = 0
+            words[w.HEAD] = w.RING + w.STRIDE * after.tos
+        words[_TIMES] = (after.timed, after.since, after.pending)
+        words[_REGISTERS] = (
+            after.ctl, after.depth, *after.ler, after.debugctl, after.frozen, after.xss, after.select, after.smm,
+            after.smm_debugctl,
+        )  # fmt: skip
+        lbr.refresh(words)

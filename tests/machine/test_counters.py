@@ -1,0 +1,174 @@
+"""The counters of a guest on the board: what they count, overflow, the PMI and where it comes, what it freezes.
+
+The expected numbers are counted by hand from the programs' instructions. Counting goes block by block, so each program
+begins and ends what is counted at a block's edge (a JMP to the next instruction).
+"""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from unicorn import x86_const as x86
+
+from archlbr.lbr.state import recording
+from archlbr.machine.board import Board
+from archlbr.machine.models import MODELS, SAPPHIRE_RAPIDS
+from archlbr.vpmu.designs import SERIES_V2
+from tests.machine.test_board import CODE, IDT, wrmsr
+
+EDGE = "eb00"  # jmp $+2
+PMC0, A_PMC0, EVTSEL0, FIXED0 = 0xC1, 0x4C1, 0x186, 0x309
+DEBUGCTL, LBR_CTL, FIXED_CTRL, STATUS, CTRL, STATUS_RESET = 0x1D9, 0x14CE, 0x38D, 0x38E, 0x38F, 0x390
+OS, USR, INT, EN = 1 << 17, 1 << 16, 1 << 20, 1 << 22
+INSTRUCTIONS, CYCLES, BRANCHES, TAKEN, MISPREDICTED = 0xC0, 0x3C, 0xC4, 0x20C4, 0xC5
+FULL = 1 << 48
+EXIT = "e6f4 ebfe"  # out 0f4h, al
+LVTPC_NMI = "b84003e0fe c70000040000"  # mov dword [0fee00340h], 400h
+FROM_0, TO_0 = 0x1500, 0x1600
+
+
+def board_with(code: str, model: str = "sapphire-rapids") -> Board:
+    board = Board(MODELS[model], 64 << 20, bytearray().append)
+    program = bytes.fromhex(code)
+    board.memory[CODE : CODE + len(program)] = program
+    board.start(CODE)
+    return board
+
+
+def with_handler(board: Board, code: str) -> None:
+    """Let vector 2 execute `code`."""
+    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
+    handler = CODE + 0x1000
+    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
+    board.memory[IDT + 32 : IDT + 48] = gate
+    program = bytes.fromhex(code)
+    board.memory[handler : handler + len(program)] = program
+
+
+LOAD_IDT = "0f011c25" + struct.pack("<I", IDT - 16).hex()
+# mov ecx, 10; a block edge; dec ecx; jnz: 20 instructions, 10 branches of which 9 are taken.
+LOOP = "b90a000000" + EDGE + "ffc9 75fc"
+
+
+@pytest.mark.parametrize(
+    ("event", "counted"),
+    [
+        # The edge before the loop is counted with its block; so is the one after it, to which the last JNZ falls.
+        (INSTRUCTIONS, 1 + 1 + 20 + 1),
+        (0x01C0, 1 + 1 + 20 + 1),
+        (CYCLES, 1 + 1 + 20 + 1),
+        (BRANCHES, 1 + 10 + 1),
+        (TAKEN, 1 + 9 + 1),
+        (0xFF, 0),  # an event that the model does not have
+    ],
+)
+def test_a_counter_counts_what_its_event_says(event: int, counted: int) -> None:
+    start = wrmsr(EVTSEL0, event | OS | EN) + wrmsr(CTRL, 1) + EDGE
+    board = board_with(start + LOOP + EDGE + wrmsr(CTRL, 0) + "b000" + EXIT)
+    assert board.run(10**9) == 1
+    # The block that ends with the first edge holds the WRMSR that enables, so it counts too: 1 branch, 7 instructions
+    # (two WRMSR of three MOVs, of which GLOBAL_CTRL's is the last before the edge).
+    first = {BRANCHES: 1, TAKEN: 1}.get(event, 0 if event == 0xFF else 9)
+    assert board.vcpu.rdmsr(PMC0) == counted + first
+
+
+def test_fixed_counters_count_instructions_and_cycles() -> None:
+    start = wrmsr(FIXED_CTRL, 0x111) + wrmsr(CTRL, 7 << 32) + EDGE
+    board = board_with(start + LOOP + EDGE + wrmsr(CTRL, 0) + "b000" + EXIT)
+    assert board.run(10**9) == 1
+    assert [board.vcpu.rdmsr(FIXED0 + x) for x in range(4)] == [32, 32, 32, 0]
+    assert board.vcpu.rdpmc(1 << 30) == 32
+
+
+def test_rings_are_told_apart() -> None:
+    start = wrmsr(EVTSEL0, INSTRUCTIONS | USR | EN) + wrmsr(EVTSEL0 + 1, INSTRUCTIONS | OS | EN) + wrmsr(CTRL, 3) + EDGE
+    board = board_with(start + LOOP + EDGE + wrmsr(CTRL, 0) + "b000" + EXIT)
+    assert board.run(10**9) == 1
+    assert (board.vcpu.rdmsr(PMC0), board.vcpu.rdmsr(PMC0 + 1)) == (0, 36)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_overflow_wraps_and_sets_its_bit_and_without_int_nothing_else(model: str) -> None:
+    start = wrmsr(A_PMC0, FULL - 5) + wrmsr(EVTSEL0, BRANCHES | OS | EN) + wrmsr(CTRL, 1) + EDGE
+    board = board_with(LOAD_IDT + LVTPC_NMI + start + LOOP + EDGE + wrmsr(CTRL, 0) + "b000" + EXIT, model)
+    with_handler(board, "b001" + EXIT)
+    assert board.run(10**9) == 1
+    assert (board.vcpu.rdmsr(PMC0), board.vcpu.rdmsr(STATUS)) == (8, 1)
+    assert board.vcpu.wrmsr(STATUS_RESET, 1)
+    assert board.vcpu.rdmsr(STATUS) == 0
+
+
+@pytest.mark.parametrize(("event", "before"), [(BRANCHES, 6), (TAKEN, 6)])
+def test_a_pmi_of_a_branch_counter_comes_before_the_next_block(event: int, before: int) -> None:
+    # An endless loop of one branch: mov ebx, 0; loop: inc ebx; jmp loop. The handler's EBX says how many ran.
+    start = wrmsr(A_PMC0, FULL - before) + wrmsr(EVTSEL0, event | OS | INT | EN) + wrmsr(CTRL, 1) + "bb00000000" + EDGE
+    board = board_with(LOAD_IDT + LVTPC_NMI + start + "ffc3 ebfc")
+    with_handler(board, "88d8" + EXIT)  # mov al, bl
+    # The edge is the first branch; the five after it are the loop's: no skid.
+    assert board.run(10**9) == (before - 1) << 1 | 1
+
+
+def test_a_pmi_of_an_instruction_counter_comes_at_the_end_of_its_block() -> None:
+    # The same loop with seven more instructions in the block: inc ebx; nop x 7; jmp. 100 instructions are reached in
+    # a block's middle; the PMI comes at its end: the skid is the rest of the block, less than 9 instructions.
+    start = wrmsr(EVTSEL0, INSTRUCTIONS | OS | INT | EN) + "bb00000000" + EDGE
+    start += wrmsr(A_PMC0, FULL - 100) + wrmsr(CTRL, 1) + EDGE
+    board = board_with(LOAD_IDT + LVTPC_NMI + start + "ffc3 90909090909090 ebf5")
+    with_handler(board, "88d8" + EXIT)
+    # The block of the two WRMSRs and their edge counts 9 instructions; 11 blocks of 9 make 108.
+    assert board.run(10**9) == 11 << 1 | 1
+    assert board.vcpu.rdmsr(PMC0) == 8
+
+
+def test_freezing_the_lbrs_keeps_the_newest_branch_and_the_status_thaws() -> None:
+    start = wrmsr(DEBUGCTL, 1 << 11) + wrmsr(LBR_CTL, 0x7F0003) + wrmsr(A_PMC0, FULL - 6)
+    start += wrmsr(EVTSEL0, TAKEN | OS | INT | EN) + wrmsr(CTRL, 1) + EDGE
+    code = LOAD_IDT + LVTPC_NMI + start
+    board = board_with(code + "ebfe")
+    loop = CODE + len(bytes.fromhex(code))
+    with_handler(board, EDGE * 3 + "b000" + EXIT)
+    assert board.run(10**9) == 1
+    vcpu = board.vcpu
+    assert vcpu.rdmsr(STATUS) == 1 << 58 | 1
+    assert [vcpu.rdmsr(FROM_0), vcpu.rdmsr(TO_0), vcpu.rdmsr(LBR_CTL)] == [loop, loop, 0x7F0003]
+    assert [vcpu.rdmsr(FROM_0 + 4), vcpu.rdmsr(FROM_0 + 5)] == [loop, loop - 2]  # five of the loop, and the edge
+    assert vcpu.wrmsr(STATUS_RESET, 1 << 58 | 1)
+    assert vcpu.rdmsr(STATUS) == 0
+    assert recording(vcpu.platform.facility, vcpu.fetched().lbr) == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_freezing_the_counters_stops_them_until_the_status_is_reset(model: str) -> None:
+    start = wrmsr(DEBUGCTL, 1 << 12) + wrmsr(FIXED_CTRL, 1) + wrmsr(A_PMC0, FULL - 6)
+    start += wrmsr(EVTSEL0, TAKEN | OS | INT | EN) + wrmsr(CTRL, 1 | 1 << 32) + EDGE
+    board = board_with(LOAD_IDT + LVTPC_NMI + start + "ebfe", model)
+    with_handler(board, EDGE * 3 + wrmsr(STATUS_RESET, 1 << 59) + EDGE + EDGE + wrmsr(CTRL, 0) + "b000" + EXIT)
+    assert board.run(10**9) == 1
+    # At the PMI the counter is 0. The handler's three edges count nothing, the two after the reset do.
+    assert board.vcpu.rdmsr(STATUS) == 1
+    assert board.vcpu.rdmsr(PMC0) == 2
+
+
+def test_a_full_width_write_and_a_narrow_one() -> None:
+    vcpu = board_with("f4").vcpu
+    assert vcpu.wrmsr(A_PMC0, FULL - 1)
+    assert vcpu.rdmsr(PMC0) == FULL - 1
+    assert vcpu.wrmsr(PMC0, 0x8000_0000)  # sign-extended from 32 bits
+    assert vcpu.rdmsr(A_PMC0) == FULL - 0x8000_0000
+    assert vcpu.wrmsr(A_PMC0, FULL) is False
+
+
+def test_series_v2_freezes_nothing_on_a_pmu_of_version_5() -> None:
+    start = wrmsr(DEBUGCTL, 1 << 11) + wrmsr(LBR_CTL, 0x7F0003) + wrmsr(A_PMC0, FULL - 6)
+    start += wrmsr(EVTSEL0, TAKEN | OS | INT | EN) + wrmsr(CTRL, 1) + EDGE
+    board = Board(SAPPHIRE_RAPIDS, 64 << 20, bytearray().append, design=SERIES_V2)
+    program = bytes.fromhex(LOAD_IDT + LVTPC_NMI + start + "ebfe")
+    board.memory[CODE : CODE + len(program)] = program
+    board.start(CODE)
+    with_handler(board, EDGE * 3 + "b000" + EXIT)
+    assert board.run(10**9) == 1
+    assert board.vcpu.rdmsr(STATUS) == 1
+    # The newest three are the handler's.
+    assert [board.vcpu.rdmsr(FROM_0 + x) for x in range(3)] == [CODE + 0x1004, CODE + 0x1002, CODE + 0x1000]
+    assert board.uc.reg_read(x86.UC_X86_REG_RIP) >= CODE
