@@ -57,6 +57,14 @@ def test_a_seeded_bug_is_checked_by_its_name() -> None:
         (["check", "--scenario", "nowhere"], "unknown scenario 'nowhere'"),
         (["check", "archlbr", "--scenario", "whole"], "walk it with --walks"),
         (["check", "archlbr", "--walks", "-1"], "--walks"),
+        (["check", "archlbr", "--jobs", "0"], "--jobs"),
+        (["check", "archlbr", "--bound", "records=9"], "bound records=9 is out of range: records is 1 to 4"),
+        (["check", "archlbr", "--bound", "cpus=1,3"], "bound cpus=3 is out of range: cpus is 1 to 2"),
+        (["check", "archlbr", "--bound", "cpus"], "bound cpus= is out of range"),
+        (["check", "archlbr", "--bound", "guests=2"], "unknown bound 'guests': use one of cpus, vcpus, records"),
+        (["replay", "archlbr-replay-1:archlbr/lend,records=9:S1:0:a67f894d"], "out of range"),
+        (["replay", "archlbr-replay-1:archlbr/lend:Q9:0:139fe5d3"], "names no property of this version"),
+        (["replay", "archlbr-replay-1:archlbr/lend:S1:0:b7857ce0"], "no longer applies"),
         (["replay", "x"], "not a replay line"),
         (["replay", "archlbr-replay-2:vlbr-6.1/steady:S1:0:0"], "another version"),
         (["replay", "archlbr-replay-1:archlbr/steady:S1:0:c0ffee00"], "damaged"),
@@ -76,9 +84,11 @@ def test_walks_say_what_they_met_and_that_they_prove_nothing() -> None:
     assert told.out.decode().startswith("archlbr: 4,000 steps from 2 seeds through the whole product; no proof")
 
 
-def test_ctrl_c_says_incomplete_and_exits_with_1() -> None:
-    going = start([*ARCHLBR, "check", "mediated-lbr", "--scenario", "everything", "--format", "json"])
-    time.sleep(4)
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_says_incomplete_and_exits_with_1(jobs: str) -> None:
+    words = ["mediated-lbr", "archlbr", "--scenario", "everything", "--scenario", "everything-roam", "--jobs", jobs]
+    going = start([*ARCHLBR, "check", *words, "--format", "json"])
+    time.sleep(3.5)
     going.send_signal(signal.SIGINT)
     out, err = going.communicate(timeout=60)
     assert going.returncode == 1
@@ -86,6 +96,44 @@ def test_ctrl_c_says_incomplete_and_exits_with_1() -> None:
     assert document["complete"] is False
     assert document["designs"]["mediated-lbr"]["L1"]["verdict"] == "incomplete"
     assert b"INCOMPLETE" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_verdict_says_over_which_scenarios_it_holds() -> None:
+    words = [*ARCHLBR, "check", "archlbr", "--scenario", "lend", "--scenario", "hole"]
+    told = run(words)
+    assert told.status == 0
+    assert told.out.decode().endswith(
+        "\narchlbr: every verdict is over 2 scenarios, each explored completely:\n  lend hole\n"
+    )
+    document = json.loads(run([*words, "--format", "json"]).out)
+    assert document["designs"]["archlbr"]["S1"]["scenarios"] == ["lend", "hole"]
+
+
+def test_coverage_names_the_kinds_of_action_that_were_never_taken() -> None:
+    told = run([*ARCHLBR, "check", "archlbr", "--scenario", "steady", "--coverage"])
+    text = told.out.decode()
+    # No task and no second VM to switch to; a read changes nothing unless it breaks something.
+    assert "archlbr: transitions by kind of action; never: switch, read, grant\n" in text
+    taken = re.findall(r"\b([a-z_]+) ([\d,]+)(?=[,\n])", text.rpartition("never: ")[2])
+    assert sum(int(times.replace(",", "")) for _, times in taken) == STEADY_EDGES
+
+
+# tests/contract/manifest.json, archlbr/steady.
+STEADY_EDGES = 85
+
+
+def test_bounds_are_part_of_a_scenario_s_name_and_of_a_replay_line() -> None:
+    told = run([*ARCHLBR, "check", "vlbr-6.12", "--scenario", "hole", "--bound", "records=2,3", "--property", "G1"])
+    assert told.status == 1
+    text = told.out.decode()
+    assert "over 2 scenarios, each explored completely:\n  hole hole,records=3\n" in text
+    alone = run([*ARCHLBR, "check", "vlbr-6.12", "--scenario", "hole", "--bound", "records=3", "--property", "G1"])
+    line = re.search(r"^  (archlbr-replay-1:vlbr-6.12/hole,records=3:G1:\S+)$", alone.out.decode(), re.MULTILINE)
+    assert line
+    again = run([*ARCHLBR, "replay", line[1]])
+    assert again.status == 1
+    assert again.out.decode().splitlines()[-1].endswith("breaks G1")
 
 
 def test_the_page_has_a_diagram_for_each_violation_and_nothing_from_elsewhere() -> None:

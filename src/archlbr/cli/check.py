@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import sys
+import textwrap
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archlbr.errors import InputError
+
 if TYPE_CHECKING:
+    from archlbr.check.campaign import Runner, Watch
     from archlbr.contract.table import Table
     from archlbr.vpmu.designs.sharing import Sharing
 
@@ -39,9 +46,26 @@ def check(
         typer.Option("--scenario", metavar="NAME", help="Explore this scenario alone; may be repeated."),
     ] = None,
     small: Annotated[bool, typer.Option("--small", help="Leave out the largest scenarios.")] = False,
+    bounds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bound",
+            metavar="NAME=N[,N...]",
+            help="Other bounds of the scenarios: cpus, vcpus, records (a stack); several values, several explorations.",
+        ),
+    ] = None,
     walks: Annotated[
         int, typer.Option("--walks", metavar="N", min=0, help="Walk the whole product at random instead, from N seeds.")
     ] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="The first of the seeds of --walks.")] = 0,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", metavar="N", min=1, help="Worker processes; as many as cores if not given.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", metavar="ADDRESS", help="Explore on the workers of a dask scheduler instead."),
+    ] = None,
+    actions: Annotated[bool, typer.Option("--coverage", help="Print how often each kind of action was taken.")] = False,
     form: Annotated[CheckFormat, typer.Option("--format", help="How to print the result.")] = CheckFormat.TEXT,
 ) -> int:
     """Explore every interleaving of each named scenario; exit 1 when a property is violated or the search cut short."""
@@ -53,61 +77,112 @@ def check(
 
     chosen = [design_of(name) for name in names or DESIGNS]
     check_property(claim)
+    if jobs is not None and cluster is not None:
+        raise InputError("--jobs starts processes here and --cluster takes those of a cluster: give one of them")
     wanted = [named(name).name for name in scenario or ()]
-    stopped = []
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        stopped.append(1)
-
-    def begins(design: str, place: str) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{design} in {place}")
-            sys.stderr.flush()
-
+    wanted = with_bounds(wanted, bounds or ())
+    run = runner(jobs, cluster)
     if walks:
-        return _walked(chosen, walks)
-    before = signal.signal(signal.SIGINT, stop)
+        with watched() as watch:
+            return _walked(chosen, walks, seed, run, watch)
     began = time.perf_counter()
-    try:
-        table = explored(chosen, wanted, claim, small=small, tick=lambda _states: bool(stopped), begins=begins)
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if sys.stderr.isatty():
-            sys.stderr.write("\r\x1b[K")
+    with watched() as watch:
+        table = explored(chosen, wanted, claim, small=small, run=run, watch=watch)
     seconds = time.perf_counter() - began
     if form is CheckFormat.JSON:
         print(json.dumps(as_document(table), indent=2))
     elif form is CheckFormat.HTML:
         print(as_html(table))
     else:
-        print("\n".join(as_text(table)))
+        print("\n".join([*as_text(table), *(as_coverage(table, chosen) if actions else ())]))
     print(_told(table, seconds), file=sys.stderr)
     bad = any(cell.verdict == VIOLATED for row in table.cells.values() for cell in row.values())
     return 1 if bad or not table.complete else 0
 
 
-def _walked(chosen: list[Sharing], seeds: int) -> int:
-    from archlbr.contract.walks import walked
+def runner(jobs: int | None, cluster: str | None) -> Runner:
+    """Return where the explorations run."""
+    if cluster is not None:
+        from archlbr.check.cluster import on_cluster
 
+        return on_cluster(cluster)
+    from archlbr.check.campaign import in_processes
+
+    return in_processes(len(os.sched_getaffinity(0)) if jobs is None else jobs)
+
+
+def with_bounds(wanted: Sequence[str], bounds: Sequence[str]) -> list[str]:
+    """Return the names of the scenarios (all if none is wanted) under each combination of the bounds' values."""
+    from archlbr.contract.scenarios import SCENARIOS, named
+
+    names = list(wanted)
+    if bounds and not names:
+        names = [scenario.name for scenario in SCENARIOS]
+    for bound in bounds:
+        key, _, values = bound.partition("=")
+        names = [named(f"{name},{key}={value}").name for name in names for value in values.split(",")]
+    return list(dict.fromkeys(names))
+
+
+@contextmanager
+def watched() -> Iterator[Watch]:
+    """Yield a watch that Ctrl-C stops, and that shows on a terminal how far the campaign has come."""
+    from archlbr.check.campaign import Watch
+
+    stopped: list[int] = []
+    shown = sys.stderr.isatty()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopped.append(1)
+
+    def ended(name: str, done: int, of: int) -> None:
+        if shown:
+            sys.stderr.write(f"\r\x1b[K[ {done} of {of}: {name} ]")
+            sys.stderr.flush()
+
+    def says(text: str) -> None:
+        wipe = "\r\x1b[K" if shown else ""
+        sys.stderr.write(f"{wipe}archlbr: {text}\n")
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield Watch(lambda: bool(stopped), ended, says)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if shown:
+            sys.stderr.write("\r\x1b[K")
+
+
+def _walked(chosen: list[Sharing], seeds: int, first: int, run: Runner, watch: Watch) -> int:
+    from archlbr.contract.walks import cut, together, walked
+
+    shards = cut(chosen, seeds, first)
+    results = run(walked, shards, watch)
     bad = False
     for design in chosen:
-        found = walked(design, seeds)
-        print(f"{design.name}: {found.steps:,} steps from {seeds} seeds through the whole product; no proof")
+        parts = [
+            result
+            for shard, result in zip(shards, results, strict=True)
+            if result is not None and shard.arguments[0] == design
+        ]
+        found = together(parts)
+        short = "" if found.seeds == seeds else f"; INCOMPLETE, cut short: {found.seeds} seeds were walked"
+        print(f"{design.name}: {found.steps:,} steps from {seeds} seeds through the whole product; no proof{short}")
         print(f"  kinds of action taken: {len(found.kinds)}; never: {', '.join(found.never) or 'none'}")
         print(f"  classes of state met: {found.classes}")
         for line in found.lines:
             print(f"  {line}")
-        bad = bad or bool(found.lines)
+        bad = bad or bool(found.lines or short)
     return 1 if bad else 0
 
 
 def _told(table: Table, seconds: float) -> str:
     states = sum(outcome.exploration.states for outcome in table.outcomes)
     edges = sum(outcome.exploration.edges for outcome in table.outcomes)
-    word = "complete" if table.complete else "INCOMPLETE, cut short"
+    word = "complete" if table.complete else "INCOMPLETE, cut short: what is left undecided is marked incomplete"
     rate = edges / seconds if seconds else 0
     largest = max((outcome.exploration.states for outcome in table.outcomes), default=0)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     memory = f", {peak / largest:,.0f} bytes a state at the peak" if largest >= LARGE else ""
     return (
         f"{len(table.outcomes)} explorations, {word}: {states:,} states, {edges:,} transitions,"
@@ -143,4 +218,31 @@ def as_text(table: Table) -> list[str]:
             lines.append(f"  scenario {cell.scenario}, {cell.depth} steps")
             lines += lanes(steps(run.states, run.actions), None if cell.loop is None else cell.depth)
             lines.append(f"  {cell.replay}")
+    return [*lines, "", *_over(table)]
+
+
+def _over(table: Table) -> list[str]:
+    # What holds, holds over these and no more.
+    lines = []
+    for name in table.cells:
+        mine = [outcome for outcome in table.outcomes if outcome.design == name]
+        whole = [outcome.scenario for outcome in mine if outcome.exploration.complete]
+        lines.append(f"{name}: every verdict is over {len(whole)} scenarios, each explored completely:")
+        lines += textwrap.wrap(
+            " ".join(whole) or "none", 110, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
+    return lines
+
+
+def as_coverage(table: Table, chosen: Sequence[Sharing]) -> list[str]:
+    """Return, for each design, how many transitions each kind of action made, and which kinds made none."""
+    from archlbr.contract.table import coverage
+
+    lines = []
+    for design in chosen:
+        taken = coverage(table, design)
+        never = [kind for kind, times in taken.items() if not times]
+        told = ", ".join(f"{kind} {times:,}" for kind, times in taken.items() if times)
+        lines += ["", f"{design.name}: transitions by kind of action; never: {', '.join(never) or 'none'}"]
+        lines += textwrap.wrap(told, 110, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     return lines

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from archlbr.contract import world as at
-from archlbr.contract.menu import Action, menu, words
+from archlbr.contract.menu import KINDS, Action, menu, words
 from archlbr.contract.properties import BIT
 from archlbr.contract.world import Cpu, Ghost, Scenario, World, put
 from archlbr.lbr.tagged import HOST, NOBODY, VM, Lbrs
@@ -67,6 +67,11 @@ class HostModel:
                 actions += menu(self.scenario, self.steps, c, cpu.thread, cpu.phase, busy)
             found = self._menus[key] = tuple(action for action in actions if action[0] in self.moves)
         return found
+
+    def kinds(self) -> list[str]:
+        """Return the kinds of action that the design has and the scenario admits."""
+        may = self.scenario.may | self.steps
+        return [name for name, kind in KINDS.items() if name in self.moves and (kind.always or name in may)]
 
     def next(self, state: World, action: Action) -> World | None:
         """Return the world after an action."""

@@ -175,12 +175,35 @@ WHOLE = Scenario(
 BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, WHOLE)}
 
 
+# What `NAME,bound=VALUE` may change in a scenario, and how far: what the tables of actions and names are made for.
+BOUNDS: dict[str, tuple[str, int, int]] = {"cpus": ("cpus", 1, 2), "vcpus": ("vcpus", 1, 3), "records": ("depth", 1, 4)}
+
+
 def named(name: str) -> Scenario:
-    """Return a scenario by its name; InputError for a name that is none."""
-    found = BY_NAME.get(name)
+    """Return a scenario by its name, with other bounds after commas (`lend,records=2`); InputError for what is none."""
+    base, *bounds = name.split(",")
+    found = BY_NAME.get(base)
     if found is None:
-        raise InputError(f"unknown scenario {name!r}: use one of {', '.join(BY_NAME)}")
+        raise InputError(f"unknown scenario {base!r}: use one of {', '.join(BY_NAME)}")
+    for bound in bounds:
+        found = bounded(found, *bound.partition("=")[::2])
     return found
+
+
+def bounded(scenario: Scenario, bound: str, value: str) -> Scenario:
+    """Return a scenario with one bound changed, and its name with it; InputError where that is out of range."""
+    if bound not in BOUNDS:
+        raise InputError(f"unknown bound {bound!r}: use one of {', '.join(BOUNDS)}, as in records=2")
+    field, least, most = BOUNDS[bound]
+    number = int(value) if value.isascii() and value.isdecimal() else -1
+    if not least <= number <= most:
+        raise InputError(f"bound {bound}={value} is out of range: {bound} is {least} to {most}")
+    if getattr(scenario, field) == number:
+        return scenario
+    changed = scenario._replace(name=f"{scenario.name},{bound}={number}")
+    if field == "cpus":
+        return changed._replace(cpus=number, events=(*scenario.events, None)[:number])  # an added pCPU has no event
+    return changed._replace(vcpus=number) if field == "vcpus" else changed._replace(depth=number)
 
 
 def belongs(family: str, scenario: Scenario) -> bool:

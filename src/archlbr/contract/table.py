@@ -9,26 +9,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from archlbr.contract import scenarios
+from archlbr.check.campaign import Shard, Watch, in_turn
+from archlbr.contract import designs, scenarios
 from archlbr.contract.interleavings import names_for
 from archlbr.contract.properties import BY_NAME, CLAIMS
 from archlbr.contract.verdicts import WITNESSES, Outcome, applies, judge, replay_line
 from archlbr.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
+    from archlbr.check.campaign import Runner
     from archlbr.contract.menu import Action
     from archlbr.contract.world import Scenario
     from archlbr.vpmu.designs.sharing import Sharing
 
+UNWATCHED = Watch()
 HOLDS, VIOLATED, NOT_APPLICABLE, INCOMPLETE = "holds", "violated", "n/a", "incomplete"
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A verdict. scenario, path, loop, replay: of the shortest interleaving, where there is one. depth: its steps, or
-    the greatest depth explored. states: distinct states of the scenario that decided, or of all.
+    the greatest depth explored. states: distinct states of the scenario that decided, or of all. over: the scenarios
+    that the verdict speaks of, each explored completely unless the table is incomplete.
     """
 
     verdict: str
@@ -40,6 +44,7 @@ class Cell:
     loop: tuple[Action, ...] | None = None
     replay: str | None = None
     names: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +80,29 @@ def explored(
     claim: str | None = None,
     *,
     small: bool = False,
-    tick: Callable[[int], bool] | None = None,
-    begins: Callable[[str, str], None] | None = None,
+    run: Runner = in_turn,
+    watch: Watch = UNWATCHED,
 ) -> Table:
-    """Explore designs in their scenarios. begins: told of each design and scenario. tick: see `check.explore`."""
+    """Explore designs in their scenarios. run: where; watch: who looks on (`check.campaign`)."""
     check_property(claim)
-    outcomes: list[Outcome] = []
-    for design in chosen:
-        for scenario in scenarios_of(design, wanted, small=small):
-            if begins is not None:
-                begins(design.name, scenario.name)
-            outcomes.append(judge(design, scenario, None if claim is None else (claim,), tick))
-            if not outcomes[-1].exploration.complete:
-                break
-        if outcomes and not outcomes[-1].exploration.complete:
-            break
-    complete = all(outcome.exploration.complete for outcome in outcomes)
+    asked = None if claim is None else (claim,)
+    shards = [
+        Shard(f"{design.name} in {scenario.name}", (design, scenario, asked), weight(scenario))
+        for design in chosen
+        for scenario in scenarios_of(design, wanted, small=small)
+    ]
+    results = run(judge, shards, watch)
+    outcomes = [outcome for outcome in results if outcome is not None]
+    complete = len(outcomes) == len(shards) and all(outcome.exploration.complete for outcome in outcomes)
     cells = {
         design.name: dict(_row(design, outcomes, claim, complete=complete, part=bool(wanted))) for design in chosen
     }
     return Table(complete, cells, tuple(outcomes))
+
+
+def weight(scenario: Scenario) -> int:
+    """Return a guess at how many states a scenario has: it grows with the actors, and with what may happen."""
+    return int(scenario.cpus * scenario.vcpus * scenario.depth * 2 ** len(scenario.may))
 
 
 def _row(
@@ -103,6 +111,7 @@ def _row(
     mine = [outcome for outcome in outcomes if outcome.design == design.name]
     states = sum(outcome.exploration.states for outcome in mine)
     depth = max((outcome.exploration.depth for outcome in mine), default=0)
+    over = tuple(outcome.scenario for outcome in mine)
     for claim in CLAIMS:
         if only not in (None, claim.name):
             continue
@@ -111,7 +120,7 @@ def _row(
             continue
         broken = [outcome for outcome in mine if claim.name in outcome.found]
         if not broken:
-            yield claim.name, Cell(HOLDS if complete else INCOMPLETE, claim.kind, states, depth)
+            yield claim.name, Cell(HOLDS if complete else INCOMPLETE, claim.kind, states, depth, over=over)
             continue
         best = min(broken, key=lambda outcome: len(outcome.found[claim.name]))
         path = best.found[claim.name]
@@ -128,6 +137,7 @@ def _row(
                 best.loops.get(claim.name),
                 line,
                 names_for(design.name, claim.name),
+                over,
             ),
         )
     for name in WITNESSES if only is None else ():
@@ -135,13 +145,26 @@ def _row(
         if not design.exposes and "guest" in WITNESSES[name]:
             yield name, Cell(NOT_APPLICABLE, "sometimes", 0, 0)
         elif not seen and part:
-            yield name, Cell(NOT_APPLICABLE, "sometimes", states, depth)  # not in these scenarios
+            yield name, Cell(NOT_APPLICABLE, "sometimes", states, depth, over=over)  # not in these scenarios
         elif not seen:
-            yield name, Cell(VIOLATED if complete else INCOMPLETE, "sometimes", states, depth)
+            yield name, Cell(VIOLATED if complete else INCOMPLETE, "sometimes", states, depth, over=over)
         else:
             best = min(seen, key=lambda outcome: len(outcome.witnessed[name]))
             path = best.witnessed[name]
-            yield name, Cell(HOLDS, "sometimes", best.exploration.states, len(path), best.scenario, path)
+            yield name, Cell(HOLDS, "sometimes", best.exploration.states, len(path), best.scenario, path, over=over)
+
+
+def coverage(table: Table, design: Sharing) -> dict[str, int]:
+    """Return kind of action -> times it led somewhere in a design's explorations, 0 for what was offered in vain."""
+    taken: dict[str, int] = {}
+    for outcome in table.outcomes:
+        if outcome.design == design.name:
+            host = designs.model(design, scenarios.named(outcome.scenario))
+            for kind in host.kinds():
+                taken.setdefault(kind, 0)
+            for action, times in outcome.exploration.coverage.items():
+                taken[action[0]] += times
+    return taken
 
 
 def as_document(table: Table) -> dict[str, object]:
@@ -159,6 +182,7 @@ def as_document(table: Table) -> dict[str, object]:
                     "replay": cell.replay,
                     "names": list(cell.names),
                     "scenario": cell.scenario,
+                    "scenarios": list(cell.over),
                 }
                 for name, cell in row.items()
             }
