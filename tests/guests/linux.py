@@ -1,4 +1,4 @@
-"""A Linux guest: Debian's unmodified kernel, and a first file system of busybox, perf and one program.
+"""A Linux guest: Debian's unmodified kernel, and a first file system of busybox, perf and two programs.
 
 `python -m tests.guests.linux FOLDER` fetches the packages with apt and writes FOLDER/vmlinuz and FOLDER/guest.cpio; the
 tests of `tests/machine/test_linux.py` boot what they find in build/guest.
@@ -17,8 +17,15 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[2] / "build" / "guest"
 META = "linux-image-cloud-amd64"
 APPLETS = ["sh", "mount", "mkdir", "cat", "echo", "sleep", "ls", "head", "grep", "stty", "poweroff", "cut"]
+APPLETS += ["tar", "dmesg"]
+PROGRAMS = {"program": "kernel.c", "interpreter": "interpreter.c"}
+# Linked where nothing else of the guest lies, so that a trace from outside can tell its branches by their addresses.
+TEXT_AT, TEXT_END = 0x10000000, 0x20000000
+LINKING = ("-static", "-Wl,--emit-relocs", f"-Wl,-Ttext-segment={TEXT_AT:#x}")
+# Packages that hold what is missing on this machine.
+PACKAGES = {"apt-get": "apt", "dpkg": "dpkg", "gcc": "gcc libc6-dev"}
 
-# The shell script that the kernel starts: what it prints between the marks is what the tests look at.
+# The shell script that the kernel starts.
 INIT = """#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -29,12 +36,7 @@ echo "[flag] $(grep -o arch_lbr /proc/cpuinfo | head -n 1)"
 before=$(cut -d. -f1 /proc/uptime); sleep 1; echo "[slept] $(( $(cut -d. -f1 /proc/uptime) - before ))"
 cd /tmp
 export HOME=/tmp
-if [ -x /usr/bin/perf ]; then
-  perf record -q -b -e r20c4:u -c 10007 -o perf.data -- /bin/program 8
-  [ -s perf.data ] && echo "[recorded] yes"
-  stty -F /dev/ttyS1 raw -echo
-  cat perf.data > /dev/ttyS1
-fi
+stty -F /dev/ttyS1 raw -echo
 exec sh
 """
 
@@ -69,11 +71,11 @@ def libraries(program: Path) -> list[Path]:
 
 
 def build(folder: Path) -> None:
-    """Write vmlinuz, guest.cpio and the program into a folder."""
+    """Write vmlinuz, guest.cpio and the programs into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "program"
-    source = Path(__file__).parent / "kernel.c"
-    subprocess.run(["gcc", "-O1", "-static", "-o", program, source], check=True, timeout=120)
+    for name, source in PROGRAMS.items():
+        compiled = Path(__file__).parent / source
+        subprocess.run(["gcc", "-O1", *LINKING, "-o", folder / name, compiled], check=True, timeout=120)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         depends = subprocess.run(
@@ -87,7 +89,7 @@ def build(folder: Path) -> None:
     members = dict.fromkeys(("bin", "proc", "sys", "dev"), (stat.S_IFDIR | 493, b""))
     members["init"] = (executable, INIT.encode())
     members["bin/busybox"] = (executable, busybox)
-    members["bin/program"] = (executable, program.read_bytes())
+    members.update({f"bin/{name}": (executable, (folder / name).read_bytes()) for name in PROGRAMS})
     members.update({f"bin/{applet}": (stat.S_IFLNK | 0o777, b"busybox") for applet in APPLETS})
     perf = shutil.which("perf")
     if perf:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from unicorn import x86_const as x86
 
+from archlbr.arch.branches import BranchKind
 from archlbr.errors import InputError
 from archlbr.machine import boot
 from archlbr.machine.board import Board
@@ -105,6 +106,75 @@ def test_a_counter_overflows_into_an_nmi_and_freezes_the_lbrs() -> None:
     board.memory[handler : handler + len(code)] = code
     assert board.run(10**9) == 7  # bit 0: the counter; bit 1: LBR_FRZ; as QEMU shifts them for the exit status
     assert board.vcpu.rdmsr(0x1500) == board.vcpu.rdmsr(0x1600)  # the newest record is the JMP to itself, not the NMI
+
+
+def gate(board: Board, vector: int, code: str) -> int:
+    """Let a vector's interrupt gate lead to some code; return where it stands."""
+    handler = CODE + 0x1000 + 0x100 * vector
+    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
+    descriptor = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
+    board.memory[IDT + 16 * vector : IDT + 16 * (vector + 1)] = descriptor
+    program = bytes.fromhex(code)
+    board.memory[handler : handler + len(program)] = program
+    return handler
+
+
+LIDT = "0f011c25" + struct.pack("<I", IDT - 16).hex()
+
+
+def test_a_timer_that_is_set_interrupts_code_that_never_halts() -> None:
+    # The 8259, PIT channel 0 in mode 0 for 11932 ticks, 10 ms; sti; jmp $
+    pic = "b011 e620 b030 e621 b004 e621 b001 e621 b0fe e621"
+    board, _ = machine(LIDT + pic + "b030 e643 b09c e640 b02e e640 fb ebfe")
+    gate(board, 0x30, "b003 e6f4 ebfe")
+    assert board.run(10**9) == 7
+    assert 10_000_000 <= board.now() < 10_001_000
+
+
+@pytest.mark.parametrize("event", [0x5220C4, 0x5200C4])  # branches taken, branches
+def test_a_pmi_comes_right_behind_the_branch_that_overflowed(event: int) -> None:
+    # Twelve jumps, each over a byte to the next; the counter overflows with the fifth.
+    counting = (
+        wrmsr(0x1D9, 1 << 11) + wrmsr(0x14CE, 0x7F0003) + wrmsr(0x4C1, (1 << 48) - 5) + wrmsr(0x186, event)
+        + wrmsr(0x38F, 1)
+    )  # fmt: skip
+    before = LIDT + "b84003e0fe c70000040000" + counting
+    board, _ = machine(before + "eb0190" * 12 + "ebfe")
+    gate(board, 2, OUT_F4 + "ebfe")
+    board.run(10**9)
+    first = CODE + len(bytes.fromhex(before))
+    (interrupted,) = struct.unpack_from("<Q", board.memory, board.uc.reg_read(x86.UC_X86_REG_RSP))
+    assert interrupted == first + 5 * 3
+    assert [board.vcpu.rdmsr(0x1500 + index) for index in range(3)] == [first + 3 * index for index in (4, 3, 2)]
+    assert [board.vcpu.rdmsr(0x1600 + index) for index in range(3)] == [first + 3 * index for index in (5, 4, 3)]
+
+
+def test_a_branch_to_where_no_page_is_has_happened_before_the_fault() -> None:
+    # mov rax, 200000000H, above what is mapped; call rax. #PF goes on to its handler.
+    before = LIDT + wrmsr(0x14CE, 0x7F0003) + "48b80000000002000000"
+    board, _ = machine(before + "ffd0 ebfe")
+    handler = gate(board, 14, OUT_F4 + "ebfe")
+    board.run(10**9)
+    call, nowhere = CODE + len(bytes.fromhex(before)), 0x2_0000_0000
+    assert [board.vcpu.rdmsr(0x1500 + index) for index in range(3)] == [nowhere, call, 0]
+    assert [board.vcpu.rdmsr(0x1600 + index) for index in range(2)] == [handler, nowhere]
+    assert [board.vcpu.rdmsr(0x1200 + index) >> 56 & 0xF for index in range(2)] == [8, 3]  # other, indirect call
+
+
+def test_a_trace_from_outside_has_the_branches_of_its_range() -> None:
+    # jmp +1; call +1; jz +1, taken; jz +0, to its own successor and so untaken; int3. LBRs are off.
+    board, _ = machine(LIDT + "eb0190 e80100000090 31c0 740190 7400 cc")
+    start = CODE + len(bytes.fromhex(LIDT))
+    handler = gate(board, 3, "eb00" + OUT_F4 + "ebfe")
+    rows: list[list[int]] = []
+    board.trace(lambda found: rows.extend(found.tolist()), start, start + 100)
+    board.run(10**9)
+    assert rows == [
+        [start, start + 3, int(BranchKind.REL_JMP)],
+        [start + 3, start + 9, int(BranchKind.REL_CALL)],
+        [start + 11, start + 14, int(BranchKind.COND)],
+        [start + 16, handler, int(BranchKind.OTHER)],
+    ]
 
 
 def test_without_arch_lbr_its_registers_fault_and_cpuid_hides_it() -> None:

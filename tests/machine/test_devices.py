@@ -150,6 +150,16 @@ def test_serial_interrupts_follow_what_is_enabled() -> None:
     assert (port.read(0x3F8), port.read(0x3F8), port.read(0x3FD), levels[-1]) == (ord("x"), ord("y"), 0x60, 0)
 
 
+def test_a_guest_that_enables_the_fifos_sees_them() -> None:
+    port = Serial(0x3F8, lambda byte: None, lambda level: None)
+    assert port.read(0x3FA) == 1
+    port.receive(b"x")
+    port.write(0x3FA, 0x01)
+    assert (port.read(0x3FA), port.read(0x3FD)) == (0xC1, 0x61)
+    port.write(0x3FA, 0x03)  # and empties the receiver's
+    assert port.read(0x3FD) == 0x60
+
+
 def test_the_clock_starts_at_its_moment() -> None:
     clock = Clock()
     cmos = Cmos(clock)

@@ -1,75 +1,215 @@
-"""Debian's unmodified kernel on the board: it finds Architectural LBR, and its own perf samples the branch stack."""
+"""Debian's unmodified kernel on the board: it finds Architectural LBR, and its own perf samples the branch stack.
+
+What the guest's perf recorded is held against the trace that the board took of the same run from outside, sample by
+sample: an NMI is a branch of that trace, and the records of its sample are those before it.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
-import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pytest
 
+from archlbr.arch.branches import BranchKind
+from archlbr.profile.edges import count_edges
+from archlbr.profile.overlap import overlap
+from archlbr.profile.perfdata.reader import Reader
+from tests.foreign.tools import need, run, versions
 from tests.guests.linux import FOLDER
+from tests.machine.guest_session import KERNEL, ROUNDS, Guest, boot, handler_of_nmis
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-needs_guest = pytest.mark.skipif(
-    not (FOLDER / "guest.cpio").exists(), reason="needs build/guest: make guest fetches a kernel and busybox with apt"
+    from numpy.typing import NDArray
+
+PROGRAM = FOLDER / "interpreter"
+pytestmark = pytest.mark.skipif(
+    not (PROGRAM.exists() and (FOLDER / "guest.cpio").exists()),
+    reason="needs build/guest: make guest fetches a kernel and busybox with apt",
 )
+CALLS = (int(BranchKind.REL_CALL), int(BranchKind.IND_CALL))
+RETURN, OTHER = int(BranchKind.RET), int(BranchKind.OTHER)
+
+
+class Sample(NamedTuple):
+    """A sample's address and its records, newest first."""
+
+    ip: int
+    records: list[tuple[int, int]]
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """The console of one boot up to the shell and two commands typed at it, and what came out of the second port."""
-    out = tmp_path_factory.mktemp("guest") / "perf.data"
-    command = [
-        sys.executable,
-        "-m",
-        "archlbr",
-        "run",
-        "--kernel",
-        FOLDER / "vmlinuz",
-        "--initrd",
-        FOLDER / "guest.cpio",
-    ]
-    command += ["--append", "console=ttyS0 mitigations=off rdinit=/init quiet", "-o", out, "--timeout", "600"]
-    typed = b"echo typed $((6*7))\npoweroff -f\n"
-    ended = subprocess.run(command, input=typed, capture_output=True, timeout=700, check=False)
-    return ended.stdout.decode(errors="replace"), out
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
+    """One boot up to the shell, and what was typed at it."""
+    return boot(tmp_path_factory.mktemp("guest"))
 
 
-@needs_guest
-def test_the_kernel_finds_the_lbrs_and_time_passes(session: tuple[str, Path]) -> None:
-    console, _ = session
-    assert re.findall(r"^\[(depth|flag|slept)\] (\S+)", console, re.MULTILINE) == [
+@pytest.fixture
+def profiles(guest: Guest) -> Guest:
+    """The same, where perf is in the guest."""
+    if "perf: not found" in guest.console:
+        pytest.skip("needs perf in the guest: install linux-perf and make guest again")
+    return guest
+
+
+def samples(path: Path) -> list[Sample]:
+    found = []
+    with Reader(path) as profile:
+        for batch in profile.samples():
+            sources, targets = batch.entries["from"].tolist(), batch.entries["to"].tolist()
+            for ip, low, high in zip(batch.ip.tolist(), batch.offsets[:-1], batch.offsets[1:], strict=True):
+                found.append(Sample(ip, list(zip(sources[low:high], targets[low:high], strict=True))))
+    return found
+
+
+def at_nmis(rows: NDArray[np.uint64], handler: int) -> list[int]:
+    return np.flatnonzero((rows[:, 1] == handler) & (rows[:, 2] == OTHER)).tolist()
+
+
+def newest(rows: NDArray[np.uint64], wanted: NDArray[np.bool_], count: int = 32) -> list[tuple[int, int]]:
+    return [(int(source), int(target)) for source, target, _ in rows[wanted][: -count - 1 : -1]]
+
+
+def test_the_kernel_finds_the_lbrs_and_time_passes(guest: Guest) -> None:
+    assert re.findall(r"^\[(depth|flag|slept)\] (\S+)", guest.console, re.MULTILINE) == [
         ("depth", "32"),
         ("flag", "arch_lbr"),
         ("slept", "1"),
     ]
 
 
-@needs_guest
-def test_commands_typed_at_the_console_run(session: tuple[str, Path]) -> None:
-    assert "typed 42" in session[0]
+def test_commands_typed_at_the_console_run_and_dmesg_tells_the_depth(guest: Guest) -> None:
+    assert "typed 42" in guest.console
+    (told,) = re.findall(r"^\[ +[\d.]+\] Performance Events: (.*)\r?$", guest.console, re.MULTILINE)
+    assert told.startswith("Architectural LBR, Sapphire Rapids events, 32-deep LBR, full-width counters")
 
 
-@needs_guest
-def test_perf_in_the_guest_records_the_programs_own_branches(session: tuple[str, Path], tmp_path: Path) -> None:
-    console, data = session
-    if "[recorded]" not in console:
-        pytest.skip("needs perf in the guest: install linux-perf and make guest again")
-    script = subprocess.run(
-        ["perf", "script", "-i", data, "-F", "brstack"], capture_output=True, text=True, check=True, timeout=120
+def test_the_program_prints_what_it_prints_natively(profiles: Guest) -> None:
+    for name, rounds in ROUNDS.items():
+        native = subprocess.run([PROGRAM, str(rounds)], capture_output=True, text=True, check=False).stdout
+        [printed] = re.findall(rf"^\[{name}\]\r?\n(\d+)\r?$", profiles.console, re.MULTILINE)
+        assert printed == native.strip()
+
+
+def test_each_sample_of_all_branches_holds_the_last_32_of_the_program(profiles: Guest) -> None:
+    rows = np.concatenate(profiles.traces["edges"])
+    found = samples(profiles.folder / "edges.data")
+    places = at_nmis(rows, handler_of_nmis([rows]))
+    assert len(found) == len(places) > 1000
+    for place, sample in zip(places, found, strict=True):
+        # A return from the kernel takes an entry, too, and perf leaves it out: one for each way in.
+        entries = rows[max(0, place - 32) : place][::-1]
+        assert sample == (
+            rows[place, 0],
+            [(source, target) for source, target, kind in entries.tolist() if kind != OTHER],
+        )
+    assert sum(len(sample.records) == 32 for sample in found) > len(found) * 0.99
+
+
+def test_the_edges_overlap_with_the_exact_trace_of_the_same_run(profiles: Guest) -> None:
+    rows = np.concatenate(profiles.traces["edges"])
+    near = rows[rows[:, 2] != OTHER]
+    records = np.array([record for sample in samples(profiles.folder / "edges.data") for record in sample.records])
+    records = records.astype(np.uint64)
+    common = overlap(count_edges(near[:, 0], near[:, 1]), count_edges(records[:, 0], records[:, 1]))
+    assert common >= 0.98
+
+
+def test_any_k_holds_branches_between_kernel_addresses_only(profiles: Guest) -> None:
+    found = samples(profiles.folder / "kernel.data")
+    windows = profiles.traces["kernel"]
+    kernel = [window for window in windows if window[-1, 0] >= KERNEL]
+    assert len(windows) == len(found) > 30
+    assert len(kernel) > 20
+    for window, sample in zip(windows, found, strict=True):
+        assert sample.ip == window[-1, 0]
+        # Admitted by where they lead; perf drops what comes out of ring 3, and faults and interrupts in ring 0.
+        admitted = [tuple(row) for row in window[-33:-1].tolist()][::-1]
+        shown = [row[:2] for row in admitted if row[0] >= KERNEL and (row[2] != OTHER or row[:2] in sample.records)]
+        assert sample.records == shown
+        assert len(shown) >= 24
+
+
+def test_call_u_holds_direct_calls_only(profiles: Guest) -> None:
+    rows = np.concatenate(profiles.traces["calls"])
+    found = samples(profiles.folder / "calls.data")
+    places = at_nmis(rows, handler_of_nmis([rows]))
+    assert len(found) == len(places) > 100
+    for place, sample in zip(places, found, strict=True):
+        before = rows[max(0, place - 10000) : place]
+        assert sample == (rows[place, 0], newest(before, before[:, 2] == int(BranchKind.REL_CALL)))
+
+
+def test_lbr_call_stacks_are_the_true_stacks(profiles: Guest) -> None:
+    rows = np.concatenate(profiles.traces["stacks"])
+    found = samples(profiles.folder / "stacks.data")
+    places = at_nmis(rows, handler_of_nmis([rows]))
+    assert len(found) == len(places) > 200
+    stack: list[tuple[int, int]] = []
+    depths: Counter[int] = Counter()
+    waiting = iter(zip(places, found, strict=True))
+    place, sample = next(waiting)
+    for index, (source, target, kind) in enumerate(rows.tolist()):
+        if index == place:
+            assert sample == (source, stack[::-1])
+            depths[len(stack)] += 1
+            place, sample = next(waiting, (-1, sample))
+        if kind in CALLS:
+            stack.append((source, target))
+        elif kind == RETURN:
+            stack.pop()
+    assert depths.total() == len(found)
+    assert min(depths) <= 6
+    assert 20 <= max(depths) <= 32
+
+
+@pytest.mark.foreign
+def test_perf_on_the_host_reads_the_four_files(profiles: Guest, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    shutil.copy(PROGRAM, tmp_path / "bin")
+    perf = need("perf")
+    for name in ROUNDS:
+        data = profiles.folder / f"{name}.data"
+        printed = run([perf, "script", "-i", data, "-F", "ip,brstack"], tmp_path).stdout
+        sources = [int(entry.split("/")[0], 16) for entry in printed.split() if "/" in entry]
+        expected = [source for sample in samples(data) for source, _ in sample.records]
+        assert sources == expected
+    for name, words in (("edges", ["-b"]), ("calls", ["-b"]), ("stacks", ["--no-children", "-g", "caller"])):
+        data = profiles.folder / f"{name}.data"
+        printed = run([perf, "report", "--stdio", "--symfs", tmp_path, *words, "-i", data], tmp_path).stdout
+        assert re.search(r"^ +\d+\.\d+% +interpreter .*\b(run|push|need)\b", printed, re.MULTILINE), printed[:2000]
+    told = run(
+        [perf, "script", "-i", profiles.folder / "stacks.data", "-F", "ip,sym", "--symfs", tmp_path], tmp_path
+    ).stdout
+    assert re.search(r"need\n.* (add|subtract)\n.* run\n(.* call\n.* run\n)+.* main\n", told)
+
+
+@pytest.mark.foreign
+@pytest.mark.parametrize("perf2bolt", versions("perf2bolt"))
+def test_bolt_takes_what_the_guest_recorded(perf2bolt: Path, profiles: Guest, tmp_path: Path) -> None:
+    need("perf")
+    done = run([perf2bolt, PROGRAM, "-p", profiles.folder / "edges.data", "-o", "guest.fdata"], tmp_path)
+    said = done.stdout + done.stderr
+    found = samples(profiles.folder / "edges.data")
+    assert f"read {len(found)} samples and {sum(len(sample.records) for sample in found)} LBR entries" in said
+    assert "traces mismatching disassembled function contents: 0 " in said
+    assert "out of range traces involving unknown regions: 0 " in said
+    lines = (tmp_path / "guest.fdata").read_text().splitlines()
+    assert any(re.match(r"1 run\S* [0-9a-f]+ 1 push\S* 0 ", line) for line in lines)
+    optimise = ["-reorder-blocks=ext-tsp", "-reorder-functions=hfsort", "-split-functions", "-split-all-cold"]
+    bolt = perf2bolt.with_name("llvm-bolt")
+    done = run([bolt, PROGRAM, "-o", "optimised", "-data", "guest.fdata", *optimise], tmp_path)
+    assert re.search(
+        r"\d+ out of \d+ functions in the binary .* have non-empty execution profile", done.stdout + done.stderr
     )
-    sampled = Counter(tuple(entry.split("/")[:2]) for line in script.stdout.splitlines() for entry in line.split())
-    trace = tmp_path / "trace"
-    command = [sys.executable, "-m", "archlbr", "trace", "-o", trace, "--", FOLDER / "program", "8"]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=False, timeout=300)
-    lines = [line.split() for line in trace.read_text().splitlines() if not line.startswith("#")]
-    exact = Counter((source, target) for _, source, target, _ in lines)
-    ours, theirs = sum(sampled.values()), sum(exact.values())
-    assert ours > 20_000
-    overlap = sum(min(sampled[edge] / ours, exact[edge] / theirs) for edge in sampled)
-    assert overlap >= 0.98, overlap
+    mine, optimised = (
+        subprocess.run([path, "8"], capture_output=True, check=False) for path in (PROGRAM, tmp_path / "optimised")
+    )
+    assert (mine.returncode, mine.stdout) == (optimised.returncode, optimised.stdout)
+    assert mine.stdout

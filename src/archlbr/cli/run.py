@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,9 +15,12 @@ import typer
 from archlbr.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from archlbr.cli.stats import Stopwatch
     from archlbr.machine.board import Board
     from archlbr.machine.models import Model
+    from archlbr.profile.output import Output
     from archlbr.vpmu.designs import Design
 
 # Model nanoseconds between two looks at the keyboard and the wall clock.
@@ -22,12 +28,19 @@ _LOOK = 20_000_000
 _SIZES = {"K": 10, "M": 20, "G": 30}
 _LEAST, _MOST = 64 << 20, 3 << 30
 TIMED_OUT = 124  # as timeout(1) has it
+# The console is the serial port; mitigations only slow an emulated processor down.
+COMMAND_LINE = "console=ttyS0 mitigations=off"
 
 
 def run(
     kernel: Annotated[str, typer.Option("--kernel", metavar="IMAGE", help="A Linux bzImage (vmlinuz).")],
     initrd: Annotated[str | None, typer.Option("--initrd", metavar="FILE", help="Its first file system.")] = None,
-    append: Annotated[str, typer.Option("--append", metavar="TEXT", help="The kernel's command line.")] = "",
+    append: Annotated[
+        str | None,
+        typer.Option(
+            "--append", metavar="TEXT", help=f"The kernel's command line, for Linux {COMMAND_LINE!r} if none."
+        ),
+    ] = None,
     cpu: Annotated[
         str,
         typer.Option("--cpu", metavar="MODEL", help="sapphire-rapids or skylake-server; ,-arch-lbr ,-pmu take away."),
@@ -39,12 +52,21 @@ def run(
     design: Annotated[
         str, typer.Option("--design", metavar="DESIGN", help="How the hypervisor virtualizes the LBRs.")
     ] = "archlbr",
+    trace: Annotated[
+        str | None,
+        typer.Option("--trace", metavar="FILE", help="Write every branch the guest takes; FILE.parquet for Parquet."),
+    ] = None,
+    trace_range: Annotated[
+        str | None, typer.Option("--trace-range", metavar="LOW-HIGH", help="Only those from these addresses.")
+    ] = None,
     timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="End the run after this time.")] = 0.0,
     stats: Annotated[bool, typer.Option("--stats", help="End with a line of numbers on stderr.")] = False,
 ) -> int:
     """Boot a machine: its serial console is stdin and stdout, its exit status what the guest writes to port F4H.
 
-    archlbr run --kernel /boot/vmlinuz-$(uname -r) --initrd guest.cpio --append 'console=ttyS0 mitigations=off'
+    `make guest` fetches what this line boots, up to a shell in which perf record -b works:
+
+    archlbr run --kernel build/guest/vmlinuz --initrd build/guest/guest.cpio
     """
     from archlbr.cli.stats import Stopwatch
     from archlbr.cpu import words as at
@@ -54,25 +76,52 @@ def run(
     size = parse_size(memory)
     model = parse_model(cpu)
     registers = parse_design(design)
+    span = parse_range(trace_range) if trace_range is not None else (0, 1 << 64)
     image, first = _read(kernel), _read(initrd) if initrd is not None else b""
     watch = Stopwatch()
     console, sent = bytearray(), bytearray()
-    out = Output(output) if output is not None else None
-    try:
+    with contextlib.ExitStack() as open_files:
+        out = open_files.enter_context(Output(output)) if output is not None else None
+        branches = open_files.enter_context(Output(trace)) if trace is not None else None
         board = Board(model, size, console.append, sent.append, registers)
-        board.start_linux(image, first, append)
-        status = _drive(board, console, watch, timeout)
+        board.start_linux(image, first, append if append is not None else COMMAND_LINE)
+        if branches is not None:
+            folder = open_files.enter_context(tempfile.TemporaryDirectory(prefix="archlbr-"))
+            status = _traced(board, Path(folder), span, branches, lambda: _drive(board, console, watch, timeout))
+        else:
+            status = _drive(board, console, watch, timeout)
         if out is not None:
             out.write(bytes(sent))
-            out.commit()
-    except BaseException:
-        if out is not None:
-            out.abort()
-        raise
     if stats:
         words = board.words
         watch.print(instructions=int(words[at.RETIRED]), branches=int(words[at.TAKEN]), samples=0, engine="unicorn")
     return status
+
+
+def _traced(board: Board, folder: Path, span: tuple[int, int], out: Output, drive: Callable[[], int]) -> int:
+    from archlbr.cli.trace import write
+    from archlbr.cpu import words as at
+    from archlbr.profile import trace
+
+    spool = str(folder / "0.trace")
+    trace.append(spool, trace.note(0, "machine 0"))
+    board.trace(lambda rows: trace.append(spool, trace.branches(0, rows)), *span)
+    status = drive()
+    trace.append(spool, trace.summary(int(board.words[at.RETIRED]), int(board.words[at.TAKEN])))
+    write(folder, out)
+    return status
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """Return the addresses of `LOW-HIGH`, hexadecimal; InputError when it is no range."""
+    low, _, high = text.partition("-")
+    try:
+        span = int(low, 16), int(high, 16)
+    except ValueError:
+        span = 0, 0
+    if not 0 <= span[0] < span[1] <= 1 << 64:
+        raise InputError(f"{text!r} is no range of addresses: give two in hexadecimal, such as 400000-500000")
+    return span
 
 
 def parse_size(text: str) -> int:

@@ -41,7 +41,7 @@ def trace(
         folder = Path(name)
         try:
             status = _run(chosen, path, program, folder)
-            summary = _write(folder, out)
+            summary = write(folder, out)
         except BaseException:
             if out is not None:
                 out.abort()
@@ -69,7 +69,8 @@ def _run(engine: Engine, path: str, program: list[str], folder: Path) -> int:
             line.wipe()
 
 
-def _write(folder: Path, out: Output | None) -> Summary:
+def write(folder: Path, out: Output | None) -> Summary:
+    """Write the spools of a folder as a trace, to stdout without `out`; return what was retired."""
     from archlbr.profile.trace import write_parquet, write_text
 
     spools = sorted(folder.glob("*.trace"))

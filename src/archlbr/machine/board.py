@@ -35,6 +35,7 @@ from archlbr.vpmu.designs import DEFAULT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from archlbr.cpu.words import Words
     from archlbr.machine.models import Model
     from archlbr.vpmu.designs import Design
 
@@ -47,6 +48,10 @@ _PAE, _EFER, _LONG_MODE, _PAGING = 1 << 5, 0xC0000080, 0x500, 0x80000011
 
 
 def _drop(_byte: int) -> None:
+    return
+
+
+def _drop_rows(_rows: Words) -> None:
     return
 
 
@@ -66,6 +71,8 @@ class Board:
     ) -> None:
         self.status: int | None = None
         self.idle = 0
+        self._traced: Words | None = None
+        self._deliver: Callable[[Words], None] = _drop_rows
         self._ram = mmap.mmap(-1, memory)
         self.memory = memoryview(self._ram)
         self.words = np.zeros(observing.OBSERVING_WORDS, np.uint64)
@@ -119,6 +126,27 @@ class Board:
         put(x86.UC_X86_REG_RSI, rsi)
         put(x86.UC_X86_REG_RIP, rip)
 
+    def trace(self, deliver: Callable[[Words], None] | None, low: int = 0, high: int = 1 << 64) -> None:
+        """Write down every branch from addresses in [low, high), from outside of what the guest can see; None ends it.
+
+        `deliver` gets uint64[n, 3] of FROM, TO, kind, which is overwritten when the machine runs on.
+        """
+        words = self.words
+        if self._traced is None:
+            self._traced = np.zeros((observing.TRACE_ROWS + observing.TRACE_SPARE, 3), np.uint64)
+        self._deliver = deliver or _drop_rows
+        words[observing.TRACE_AT] = self._traced.ctypes.data if deliver else 0
+        words[observing.TRACE_LOW] = low
+        words[observing.TRACE_SPAN] = min(high - low, (1 << 64) - 1)
+
+    def _hand_over(self, rows: Words) -> None:
+        words = self.words
+        if words[observing.TRACE_LOST]:
+            raise InternalError(f"{words[observing.TRACE_LOST]} branches found no room in the trace")
+        used = int(words[observing.TRACE_USED]) // observing.TRACE_ROW
+        words[observing.TRACE_USED] = 0
+        self._deliver(rows[:used])
+
     def run(self, until: int = _NEVER) -> int | None:
         """Run until the guest ends the machine, or the clock (ns) reaches `until`: None then, else the exit status."""
         words = self.words
@@ -130,6 +158,8 @@ class Board:
             words[at.REASON] = at.REASON_NONE
             words[at.LIMIT] = 0
             self.engine.run(rip, 0)
+            if self._traced is not None and words[observing.TRACE_USED]:
+                self._hand_over(self._traced)
             reason = int(words[at.REASON])
             taken = reason == observing.REASON_TAKEN
             rip = int(words[observing.HANDLER]) if taken else self.uc.reg_read(x86.UC_X86_REG_RIP)
@@ -230,6 +260,8 @@ class Board:
     def _out(self, _engine: Any, port: int, size: int, value: int, _data: object) -> None:
         self.ports.write(port, size, value)
         self.words[at.LIMIT] = 0
+        if port in Pit.PORTS:
+            self.words[at.DEADLINE] = 0  # a timer may be due sooner now: the hook stops and the board looks
 
     def _exit(self, _port: int, value: int) -> None:
         if self.status is None:

@@ -14,7 +14,7 @@ from numba import carray, types, uint64
 
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
-from archlbr.cpu.address import Word, call1, call5, load64
+from archlbr.cpu.address import Word, call1, call5, load64, store64
 from archlbr.cpu.decode import count_to, decode_bytes
 from archlbr.cpu.unicorn import longmode
 from archlbr.cpu.unicorn.blocks import forget_blocks, leave
@@ -47,12 +47,22 @@ TAKEN_BY_RING = at.WORDS + 16  # near branches taken
 BRANCHES_BY_RING = at.WORDS + 20  # branches, taken or not
 MISSED_BY_RING = at.WORDS + 24  # taken branches that the predictor missed
 NOTHING = at.WORDS + 28  # a word that stays 0
+TRACE_AT = at.WORDS + 29  # address of the rows that branches are written down in; 0: none are
+TRACE_LOW = at.WORDS + 30  # of branches from this address on
+TRACE_SPAN = at.WORDS + 31  # and this many bytes
 MARKS = 8  # four sources, two rings
 MARK_WORD = at.WORDS + 32  # counts to watch, by their words
 MARK_AT = MARK_WORD + MARKS  # and what they must reach for the board to look
-LBR_AT = at.WORDS + 48
+TRACE_USED = at.WORDS + 48  # bytes of rows in use
+TRACE_LOST = at.WORDS + 49  # branches for which there was no room
+LBR_AT = at.WORDS + 56
 LBR_END = LBR_AT + lbr.COUNT
 OBSERVING_WORDS = LBR_END
+
+TRACE_ROW: Final = 24  # bytes: FROM, TO, kind
+TRACE_ROWS: Final = 1 << 16
+# Room for what no block follows, exceptions and interrupts, until the board looks again.
+TRACE_SPARE: Final = 1 << 14
 
 NEVER: Final = 1 << 62
 
@@ -139,6 +149,25 @@ def _stop(words: Words, engine: Word, reason: Word) -> None:
     call1(words[at.EMU_STOP], engine)
 
 
+@native_inline
+def _write_down(words: Words, source: Word, target: Word, kind: Word) -> None:
+    # A trace from outside: what the guest sees of its own LBRs has no part in it.
+    if words[TRACE_AT] == 0 or source - words[TRACE_LOW] >= words[TRACE_SPAN]:
+        return
+    used = words[TRACE_USED]
+    if used == uint64(TRACE_ROW * (TRACE_ROWS + TRACE_SPARE)):
+        words[TRACE_LOST] += uint64(1)
+        return
+    row = words[TRACE_AT] + used
+    store64(row, source)
+    store64(row + uint64(8), target)
+    store64(row + uint64(16), kind)
+    words[TRACE_USED] = used + uint64(TRACE_ROW)
+    if words[TRACE_USED] >= uint64(TRACE_ROW * TRACE_ROWS):
+        words[at.LIMIT] = uint64(0)
+        words[at.DEADLINE] = uint64(0)
+
+
 @native
 def _event(words: Words, source: Word, before: Word) -> None:
     # An exception or interrupt has been delivered: a branch of kind OTHER from `source` to where RIP is now.
@@ -156,6 +185,7 @@ def _event(words: Words, source: Word, before: Word) -> None:
         words[at.RETIRED],
         uint64(_EVENT),
     )
+    _write_down(words, source, target, kind)
     words[RING] = after
     words[at.CURRENT] = uint64(0)
 
@@ -191,6 +221,37 @@ def _look_around(words: Words, engine: Word) -> None:
         _stop(words, engine, uint64(at.REASON_SLICE))
 
 
+@native_inline
+def _follow(words: Words, address: Word, ring: Word) -> None:
+    # The running block has ended and the guest goes on at `address` in `ring`.
+    before = words[RING]
+    retired, taken = words[at.RETIRED], words[at.TAKEN]
+    ends = words[words[at.CURRENT] + at.META] & uint64(0xFF)
+    kind = leave(words, address)
+    words[RETIRED_BY_RING + before] += words[at.RETIRED] - retired
+    words[TAKEN_BY_RING + before] += words[at.TAKEN] - taken
+    words[BRANCHES_BY_RING + before] += uint64(ends != _NONE)
+    words[MISSED_BY_RING + before] += (words[at.TAKEN] - taken) & words[at.MISPREDICTED]
+    if kind != _NONE:
+        lbr.record(
+            words[LBR_AT:LBR_END],
+            words[at.FROM],
+            address,
+            kind,
+            before,
+            ring,
+            words[at.RETIRED],
+            words[at.MISPREDICTED],
+        )
+        _write_down(words, words[at.FROM], address, kind)
+
+
+@native
+def _land(words: Words, address: Word) -> None:
+    # No block starts where nothing can be fetched, so no hook comes: the fault says where the block before led.
+    _follow(words, address, _ring(words[ENV]))
+
+
 @callback(BLOCK_HOOK)
 def observing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
     """Record how the block before this one ended, count, and look after interrupts and the clock."""
@@ -204,25 +265,7 @@ def observing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
         _remapped(words)
     ring = _ring(words[ENV])
     if words[at.CURRENT] != 0:
-        before = words[RING]
-        retired, taken = words[at.RETIRED], words[at.TAKEN]
-        ends = words[words[at.CURRENT] + at.META] & uint64(0xFF)
-        kind = leave(words, address)
-        words[RETIRED_BY_RING + before] += words[at.RETIRED] - retired
-        words[TAKEN_BY_RING + before] += words[at.TAKEN] - taken
-        words[BRANCHES_BY_RING + before] += uint64(ends != _NONE)
-        words[MISSED_BY_RING + before] += (words[at.TAKEN] - taken) & words[at.MISPREDICTED]
-        if kind != _NONE:
-            lbr.record(
-                words[LBR_AT:LBR_END],
-                words[at.FROM],
-                address,
-                kind,
-                before,
-                ring,
-                words[at.RETIRED],
-                words[at.MISPREDICTED],
-            )
+        _follow(words, address, ring)
     words[RING] = ring
     words[at.CURRENT] = _find(words, address, uint64(size))
     for index in range(MARKS):
@@ -246,7 +289,16 @@ def excepting(_engine: Word, _vector: Word, pointer: Any) -> None:
         start = words[current + at.KEY]
         if start >> uint64(63) == 0:
             start ^= (words[REMAPPED] - words[FIRST_REMAP]) << uint64(_KEY_SHIFT)
-        if start < source <= words[current + at.END]:
+        meta = words[current + at.META]
+        if source == words[current + at.END] and meta & uint64(0xFF) == _OTHER:  # INT: RIP is behind it already
+            done = meta >> uint64(at.META_COUNT_SHIFT) & uint64(at.META_COUNT_MASK)
+            words[at.RETIRED] += done
+            words[RETIRED_BY_RING + before] += done
+            words[BRANCHES_BY_RING + before] += uint64(1)
+            source = words[current + at.LAST]
+        elif not start <= source < words[current + at.END]:
+            _land(words, source)
+        elif start < source:
             code = _fetch(words, start, source - start)
             done = count_to(words, code, code + (source - start))
             words[at.RETIRED] += done

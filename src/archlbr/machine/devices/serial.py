@@ -1,7 +1,7 @@
-"""The 8250 serial port: characters out at once, characters in from a queue, interrupts as enabled.
+"""The 16550 serial port: characters out at once, characters in from a queue, interrupts as enabled.
 
-The board feeds `receive` and takes what `transmit` is given. Sources: National Semiconductor PC16550D data sheet; a
-part without FIFOs.
+The board feeds `receive` and takes what `transmit` is given. Source: National Semiconductor PC16550D data sheet. Bytes
+leave as they are written, so the FIFOs are always empty; that they are there spares the guest an interrupt a byte.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _RECEIVED, _EMPTY = 1, 2  # bits of the interrupt enable register
 _NONE, _TRANSMIT, _RECEIVE = 1, 2, 4  # identifications
+_FIFOS = 0xC0  # of the identification, while they are enabled
 
 
 class Serial:
@@ -27,6 +28,7 @@ class Serial:
         self._enable = self._line = self._modem = self._scratch = 0
         self._divisor = 12
         self._emptied = 0
+        self._fifos = 0
 
     def receive(self, content: bytes) -> None:
         """Let bytes arrive."""
@@ -54,7 +56,7 @@ class Serial:
                 if cause == _TRANSMIT:
                     self._emptied = 0
                     self._update()
-                return cause
+                return cause | (_FIFOS if self._fifos else 0)
             case 3:
                 return self._line
             case 4:
@@ -83,6 +85,10 @@ class Serial:
                 if value & _EMPTY and not self._enable & _EMPTY:
                     self._emptied = 1
                 self._enable = value & 0xF
+            case 2:
+                self._fifos = value & 1
+                if value & 2:
+                    self._input.clear()
             case 3:
                 self._line = value
             case 4:

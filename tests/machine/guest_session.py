@@ -1,0 +1,113 @@
+"""One boot of the Linux guest, driven from here: what is typed, what the console says, what a trace from outside holds.
+
+`perf record` runs in the guest four times; meanwhile the board writes down every branch of the program, or around each
+NMI every branch of the kernel. The profiles come out by the second serial port.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from archlbr.arch.branches import BranchKind
+from archlbr.cpu import words as at
+from archlbr.machine.board import Board
+from archlbr.machine.models import SAPPHIRE_RAPIDS
+from tests.guests.linux import FOLDER, TEXT_AT, TEXT_END
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+APPEND = "console=ttyS0 mitigations=off rdinit=/init quiet"
+PERIOD = 10007
+ROUNDS = {"edges": 8, "kernel": 0, "calls": 1, "stacks": 2}
+RECORD = {
+    "edges": f"perf record -q -b -e branches:u -c {PERIOD}",
+    "kernel": "perf record -q -j any,k -e branches -c 1009",
+    "calls": f"perf record -q -j call,u -e branches:u -c {PERIOD}",
+    "stacks": f"perf record -q --call-graph lbr -e branches:u -c {PERIOD}",
+}
+TYPED = [
+    "echo typed $((6*7)); dmesg | grep LBR",
+    *(f"echo [{name}]; {RECORD[name]} -o {name}.data -- interpreter {rounds}" for name, rounds in ROUNDS.items()),
+    "echo [end]; tar cf /dev/ttyS1 *.data",
+    "poweroff -f",
+]
+SLICE = 1_000_000
+MOST = 60_000_000_000  # model nanoseconds: ten times what it takes
+KERNEL = 1 << 63
+NEWEST = 64
+
+
+class Guest(NamedTuple):
+    """The console, the profiles' folder, and by name of the profile the branches that the trace holds: uint64[n, 3].
+
+    Of `kernel`: for each NMI the last NEWEST branches into ring 0, the NMI's own last.
+    """
+
+    console: str
+    folder: Path
+    traces: dict[str, list[NDArray[np.uint64]]]
+    retired: int
+
+
+def boot(folder: Path) -> Guest:
+    """Boot, type, and put what comes out into a folder."""
+    console, sent = bytearray(), bytearray()
+    board = Board(SAPPHIRE_RAPIDS, 256 << 20, console.append, sent.append)
+    board.start_linux((FOLDER / "vmlinuz").read_bytes(), (FOLDER / "guest.cpio").read_bytes(), APPEND)
+    traces: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in ROUNDS}
+    waiting = [*ROUNDS, "end"]
+    typed = False
+    while board.run(board.now() + SLICE) is None and board.now() < MOST:
+        if not typed and board.serial.wanted and b"/tmp # " in console:
+            board.serial.receive("".join(line + "\n" for line in TYPED).encode())
+            typed = True
+        if waiting and f"\n[{waiting[0]}]".encode() in console:
+            name = waiting.pop(0)
+            if name == "end":
+                board.trace(None)
+            elif name == "kernel":
+                board.trace(_BeforeNmis(handler_of_nmis(traces["edges"]), traces[name]).take)
+            else:
+                board.trace(_Copies(traces[name]).take, TEXT_AT, TEXT_END)
+    with tarfile.open(fileobj=io.BytesIO(bytes(sent))) as profiles:
+        profiles.extractall(folder, filter="data")
+    return Guest(console.decode(errors="replace"), folder, traces, int(board.words[at.RETIRED]))
+
+
+class _Copies:
+    # Keeps everything.
+    def __init__(self, into: list[NDArray[np.uint64]]) -> None:
+        self._into = into
+
+    def take(self, rows: NDArray[np.uint64]) -> None:
+        self._into.append(rows.copy())
+
+
+def handler_of_nmis(trace: list[NDArray[np.uint64]]) -> int:
+    """Return where NMIs lead, out of a trace of a program that is sampled: where most of its far branches do."""
+    rows = np.concatenate(trace)
+    far = rows[rows[:, 2] == int(BranchKind.OTHER), 1]
+    places, counts = np.unique(far[far >= KERNEL], return_counts=True)
+    return int(places[counts.argmax()])
+
+
+class _BeforeNmis:
+    # Keeps the last NEWEST branches into ring 0 at each NMI.
+    def __init__(self, handler: int, into: list[NDArray[np.uint64]]) -> None:
+        self._handler = np.uint64(handler)
+        self._into = into
+        self._kept = np.zeros((0, 3), np.uint64)
+
+    def take(self, rows: NDArray[np.uint64]) -> None:
+        found = np.concatenate([self._kept, rows[rows[:, 1] >= KERNEL]])
+        for place in np.flatnonzero(found[:, 1] == self._handler).tolist():
+            if place >= len(self._kept):
+                self._into.append(found[max(0, place + 1 - NEWEST) : place + 1].copy())
+        self._kept = found[-NEWEST:].copy()
