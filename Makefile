@@ -8,7 +8,7 @@ BIN := .venv/bin
 DEMO := build/demo
 SYNCED := .venv/.synced
 
-.PHONY: help setup demo test lint conform-kvm bench man clean
+.PHONY: help setup demo test lint conform-kvm bench campaigns guest man clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -20,7 +20,7 @@ $(SYNCED): uv.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "archlbr needs Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "no venv module: install python3-venv" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv sync --quiet --locked --compile-bytecode --all-groups --python $(BIN)/python || { \
+	@$(BIN)/uv sync --quiet --locked --compile-bytecode --python $(BIN)/python || { \
 	  echo "uv could not sync; pip installs what pyproject.toml allows instead" >&2; \
 	  $(BIN)/python -m pip install --quiet --upgrade pip && $(BIN)/python -m pip install --quiet --editable . --group dev; }
 	@touch $@
@@ -50,6 +50,10 @@ conform-kvm: setup ## Ask the conformance table of this host's KVM.
 
 bench: setup ## Measure the speeds of docs/benchmarks.md.
 	@$(BIN)/python -m bench
+
+campaigns: setup ## Fuzz, mutate, kill and soak: hours; the results go to docs/reliability.md.
+	@$(BIN)/uv sync --quiet --locked --group campaigns --python $(BIN)/python
+	@for name in fuzz kills mutants soak; do nice -n 15 $(BIN)/python -m campaigns.$$name --write || exit; done
 
 guest: setup ## Fetch a Debian kernel and busybox and pack a Linux guest into build/guest (needs apt, dpkg, gcc).
 	@$(BIN)/python -m tests.guests.linux

@@ -202,6 +202,30 @@ def test_a_program_whose_interpreter_cannot_be_used(name: str, tmp_path: Path) -
     )
 
 
+@pytest.mark.parametrize(
+    ("offset", "size", "number"),
+    [(200, 3, errno.ENOEXEC), (200, 1, errno.ENOEXEC), (200, 4097, errno.ENOEXEC), (399, 40, None), (1 << 63, 9, None)],
+    ids=["no zero at the end", "one byte", "longer than a path", "beyond the file", "beyond any file"],
+)
+def test_an_interpreter_s_name_that_is_damaged(offset: int, size: int, number: int | None, tmp_path: Path) -> None:
+    program = elf(segment(LOAD, 5, 0, 0x400000, 300, 300), segment(INTERP, 4, offset, 0x4000C8, size, size))
+    path = write(tmp_path / "file", program.ljust(200, b"\0") + b"/lib/ld\0".ljust(200, b"\0"))
+    # Where the kernel reads past the file's end it says so, as EIO or EINVAL, not ENOEXEC.
+    assert native_errno(path) in ((number,) if number else (errno.EIO, errno.EINVAL))
+    said = f"{path} has a damaged name of its interpreter; build it again"
+    assert resolve(path, (b"file",)) == Refusal(errno.ENOEXEC, said)
+
+
+def test_an_interpreter_s_name_ends_at_its_first_zero(tmp_path: Path) -> None:
+    named = b"/no/such/ld\0-x\0"
+    program = elf(segment(LOAD, 5, 0, 0x400000, 300, 300), segment(INTERP, 4, 200, 0x4000C8, len(named), len(named)))
+    path = write(tmp_path / "file", program.ljust(200, b"\0") + named.ljust(200, b"\0"))
+    assert native_errno(path) == errno.ENOENT
+    image = read_image(path)
+    assert isinstance(image, Image)
+    assert image.interpreter == "/no/such/ld"
+
+
 @pytest.fixture(scope="module")
 def show(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return a program that prints its arguments, a null byte after each."""
@@ -223,6 +247,8 @@ LINES = {
     "no newline and no argument": b"#!SHOW",
     "carriage return in the argument": b"#!SHOW -x\r\n",
     "form feed in the argument": b"#!SHOW a\x0cb\n",
+    "a zero behind the name": b"#!SHOW\0a b\n",
+    "a zero in the argument": b"#!SHOW a \0b \n",
 }
 
 

@@ -12,12 +12,39 @@ from typing import TYPE_CHECKING
 import pytest
 
 from archlbr.errors import InputError
+from archlbr.profile import output
 from archlbr.profile.output import Output
 from archlbr.profile.perfdata.writer import Writer
 from tests.profile.examples import ATTR, record
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+UMASK = os.umask(0o022)
+os.umask(UMASK)
+
+
+@pytest.fixture(autouse=True, params=["without a name", "beside"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both kinds of temporary files; processes that a test starts have the first, where the file system has it."""
+    if request.param == "beside":
+        monkeypatch.setattr(output, "_nameless", lambda _folder: None)
+    return str(request.param)
+
+
+def test_until_it_is_whole_a_file_has_no_name_where_that_can_be(kind: str, tmp_path: Path) -> None:
+    out = Output(tmp_path / "perf.data")
+    out.write(b"x" * 10)
+    beside = [] if kind == "without a name" else [f".perf.data.{os.getpid()}.tmp"]
+    if kind == "without a name" and (number := output._nameless(tmp_path)) is not None:
+        os.close(number)
+    elif kind == "without a name":
+        pytest.skip("this file system has no files without a name")
+    assert os.listdir(tmp_path) == beside
+    out.commit()
+    assert os.listdir(tmp_path) == ["perf.data"]
+    assert (tmp_path / "perf.data").read_bytes() == b"x" * 10
+    assert (tmp_path / "perf.data").stat().st_mode & 0o777 == 0o666 & ~UMASK
 
 
 def test_nothing_appears_before_close(tmp_path: Path) -> None:
@@ -129,6 +156,9 @@ def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, target], timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     assert target.read_bytes() == b"earlier"
+    if (number := output._nameless(tmp_path)) is not None:
+        os.close(number)
+        assert os.listdir(tmp_path) == ["perf.data"]
 
 
 @pytest.mark.parametrize(

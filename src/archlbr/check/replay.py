@@ -7,6 +7,7 @@ where a cycle starts, for a run that owes for ever; SUM the CRC-32 of all before
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MAGIC, VERSION = "archlbr-replay", 1
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_CHOICES = re.compile(r"((?:[0-9a-z]{1,4}(?:\.[0-9a-z]{1,4})*)?)(?:/([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,15 @@ def decode(text: str) -> Line:
         raise InputError(f"not a replay line: it starts with '{MAGIC}-{VERSION}:', as `archlbr check` prints it")
     if parts[0] != f"{MAGIC}-{VERSION}":
         raise InputError(f"replay line of another version ({parts[0]}): this one reads version {VERSION}; check again")
-    if len(parts) != 5 or f"{zlib.crc32(':'.join(parts[:4]).encode()):08x}" != parts[4]:
+    content = ":".join(parts[:4]).encode(errors="surrogateescape")
+    if len(parts) != 5 or f"{zlib.crc32(content):08x}" != parts[4]:
         raise InputError("damaged replay line: the checksum differs; paste it whole, as `archlbr check` prints it")
-    body, _, loop = parts[3].partition("/")
-    choices = tuple(int(word, 36) for word in body.split(".")) if body else ()
-    return Line(parts[1], parts[2], choices, int(loop) if loop else None)
+    choices = _CHOICES.fullmatch(parts[3])
+    if choices is None:
+        raise InputError(f"damaged replay line: {parts[3][:60]!r} are no choices; paste what `archlbr check` prints")
+    body, loop = choices.groups()
+    taken = tuple(int(word, 36) for word in body.split(".") if word)
+    return Line(parts[1], parts[2], taken, None if loop is None else int(loop))
 
 
 def run(model: Model[S, A], line: Line) -> Run[S, A]:

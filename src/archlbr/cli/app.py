@@ -72,8 +72,8 @@ app.command("validate")(validate.validate)
 
 
 def complain(message: str) -> None:
-    """Print one line on stderr, whatever the message holds."""
-    line = " ".join(message.split())
+    """Print one line on stderr, whatever the message holds: what steers a terminal is spelled out."""
+    line = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in " ".join(message.split()))
     try:
         sys.stderr.write(f"archlbr: {line}\n")
         sys.stderr.flush()

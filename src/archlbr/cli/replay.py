@@ -22,7 +22,7 @@ def replay(line: Annotated[str, typer.Argument(metavar="LINE", help="A line that
     claim = BY_NAME[told.claim]
     if told.loop is None and not run.states[-1].seen & BIT[told.claim]:
         raise InputError(f"the replay line no longer applies: it does not break {told.claim} any more; check again")
-    if told.loop is not None and told.loop < len(run.actions) and run.states[told.loop] != run.states[-1]:
+    if told.loop is not None and (told.loop > len(run.actions) or run.states[told.loop] != run.states[-1]):
         raise InputError(
             "the replay line no longer applies: it does not come back to where its cycle starts; check again"
         )

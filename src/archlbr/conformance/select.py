@@ -15,6 +15,8 @@ from archlbr.conformance.case import Case
 from archlbr.errors import InputError
 
 Chooses: TypeAlias = Callable[[Case], bool]
+# Each may open a level of the parser, and of the predicate.
+_MOST_WORDS = 100
 _TOKEN = re.compile(r"\s*(\(|\)|[\w.:+-]+)")
 
 
@@ -23,6 +25,8 @@ def selection(expression: str) -> Chooses:
     words = _words(expression)
     if not words:
         return lambda _case: True
+    if len(words) > _MOST_WORDS:
+        raise _wrong(expression[:60], f"it has {len(words)} words and parentheses, {_MOST_WORDS} may stand in one")
     chooses, rest = _either(words, expression)
     if rest:
         raise _wrong(expression, f"{rest[0]!r} is one word too many")

@@ -115,8 +115,8 @@ def read_image(path: str) -> Image | Refusal:
                 return Refusal(errno.ENOEXEC, f"{path} is an ELF file of type {kind}, not an executable; link it first")
             if phentsize != _PROGRAM_HEADER.size or not 0 < phnum < 512:
                 return Refusal(errno.ENOEXEC, f"{path} has damaged program headers; build or fetch it again")
-            file.seek(phoff)
-            table = file.read(phentsize * phnum)
+            size = os.fstat(file.fileno()).st_size
+            table = os.pread(file.fileno(), phentsize * phnum, phoff) if phoff <= size else b""
             if len(table) < phentsize * phnum:
                 return Refusal(errno.ENOEXEC, f"{path} is cut off in its program headers; build or fetch it again")
             segments, interpreter, executable_stack = [], "", 1
@@ -129,11 +129,13 @@ def read_image(path: str) -> Image | Refusal:
                         return Refusal(errno.ENOEXEC, f"{path} has a damaged segment at {vaddr:#x}; build it again")
                     segments.append(Segment(flags, offset, vaddr, filesz, memsz))
                 elif p_type == PT_INTERP:
-                    file.seek(offset)
-                    interpreter = file.read(min(filesz, PAGE)).rstrip(b"\0").decode(errors="surrogateescape")
+                    # fs/binfmt_elf.c, load_elf_binary(): 2 to PATH_MAX bytes with a zero at their end.
+                    named = os.pread(file.fileno(), filesz, offset) if 2 <= filesz <= PAGE and offset <= size else b""
+                    if len(named) < filesz or not named.endswith(b"\0"):
+                        return Refusal(errno.ENOEXEC, f"{path} has a damaged name of its interpreter; build it again")
+                    interpreter = os.fsdecode(named.split(b"\0")[0])
                 elif p_type == PT_GNU_STACK:
                     executable_stack = int(bool(flags & PF_X))
-            size = os.fstat(file.fileno()).st_size
     except OSError as error:
         return Refusal(error.errno or errno.EIO, f"cannot read {path}: {error.strerror}")
     if not segments:
@@ -171,10 +173,11 @@ def resolve(path: str, argv: tuple[bytes, ...]) -> Program | Refusal:
         if line[:2] != b"#!":
             break
         named = line[2:].split(b"\n")[0].strip(_BLANKS)
-        if not named:
+        # fs/binfmt_script.c, load_script(): a zero ends the name, and with it the line, or else the argument.
+        name, zero, _ = named.replace(b"\t", b" ").split(b" ")[0].partition(b"\0")
+        if not name:
             return Refusal(errno.ENOEXEC, f"{path} names no interpreter after #!; write one there")
-        name = named.replace(b"\t", b" ").split(b" ")[0]
-        rest = named[len(name) :].lstrip(_BLANKS)
+        rest = b"" if zero else named[len(name) :].lstrip(_BLANKS).partition(b"\0")[0]
         if name.endswith(b"\r") and not os.path.exists(name):
             return Refusal(errno.ENOENT, f"{path} ends its #! line with a carriage return; save it with Unix line ends")
         argv = (name, *([rest] if rest else []), os.fsencode(path), *argv[1:])

@@ -23,6 +23,8 @@ DATA_SELECTOR: Final = 0x18
 _DESCRIPTORS: Final = struct.pack("<4Q", 0, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
 GDT_LIMIT: Final = len(_DESCRIPTORS) - 1
 _MAGIC: Final = b"HdrS"
+# The setup header of protocol 2.12 ends with handover_offset.
+_HEADER_END: Final = 0x268
 
 
 class Entry(NamedTuple):
@@ -34,7 +36,7 @@ class Entry(NamedTuple):
 
 def load_linux(memory: memoryview, image: bytes, initrd: bytes, append: str) -> Entry:
     """Lay out a bzImage, its initrd and command line in guest memory; InputError when they do not fit."""
-    if len(image) < 0x250 or image[0x202:0x206] != _MAGIC:
+    if len(image) < _HEADER_END or image[0x202:0x206] != _MAGIC:
         raise InputError("this is no Linux bzImage (no HdrS at 202H); give a vmlinuz")
     version, flags = struct.unpack_from("<H", image, 0x206)[0], struct.unpack_from("<H", image, 0x236)[0]
     if version < 0x20C or not flags & 1:
@@ -47,7 +49,7 @@ def load_linux(memory: memoryview, image: bytes, initrd: bytes, append: str) -> 
         raise InputError(f"the kernel is cut off: {len(kernel)} of {size} bytes; fetch it again")
     top = len(memory)
     start_of_initrd = (top - len(initrd)) & -4096
-    if preferred + needed > start_of_initrd - 4096:
+    if preferred + max(needed, len(kernel)) > start_of_initrd - 4096:
         raise InputError(f"{top >> 20} MiB is too little for this kernel and initrd; give more with --memory")
     command_line = append.encode()
     if len(command_line) > COMMAND_LINE_LIMIT:
@@ -56,7 +58,8 @@ def load_linux(memory: memoryview, image: bytes, initrd: bytes, append: str) -> 
     memory[start_of_initrd : start_of_initrd + len(initrd)] = initrd
     memory[COMMAND_LINE : COMMAND_LINE + len(command_line) + 1] = command_line + b"\0"
     parameters = bytearray(4096)
-    parameters[0x1F1 : 0x202 + image[0x201]] = image[0x1F1 : 0x202 + image[0x201]]
+    header = image[0x1F1 : 0x202 + image[0x201]]
+    parameters[0x1F1 : 0x1F1 + len(header)] = header
     parameters[0x210] = 0xFF  # a loader without an assigned number
     parameters[0x211] |= 0x80  # may use the heap
     struct.pack_into("<I", parameters, 0x228, COMMAND_LINE)

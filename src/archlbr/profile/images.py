@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from elftools.common.exceptions import DWARFError, ELFError
+from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
 from archlbr.errors import InputError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 DAMAGED = (
     ELFError,
     DWARFError,
+    ConstructError,
     ArithmeticError,
     AssertionError,
     AttributeError,

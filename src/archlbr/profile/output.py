@@ -1,12 +1,15 @@
 """An output file that appears whole or not at all.
 
-Every format of this room writes through it: bytes go to a temporary file beside the target, which takes the target's
-name when all of it is on disk. Until then an earlier file of that name stays as it was.
+Every format of this room writes through it: bytes go to a file without a name in the target's folder, which takes the
+target's name when all of it is written. Until then an earlier file of that name stays as it was, and a process that is
+killed leaves nothing behind. Where a file system has no such files (open(2), O_TMPFILE), a temporary one stands beside
+the target.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -18,6 +21,21 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _BUFFER = 1 << 20
+_DESCRIPTORS = "/proc/self/fd"
+# What open(2) says of a file system, or a kernel, that has no files without a name.
+_NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+
+
+def _nameless(folder: Path) -> int | None:
+    """Return a descriptor of a file without a name in a folder, None where there are none or none could get a name."""
+    if not os.path.isdir(_DESCRIPTORS):
+        return None
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in _NO_NAMELESS:
+            return None
+        raise
 
 
 class Output:
@@ -37,7 +55,10 @@ class Output:
                 raise InputError(f"cannot write {self.name}: it is not a regular file; choose another name with -o")
             with contextlib.suppress(FileNotFoundError):
                 self._temporary.unlink()
-            number = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            number = _nameless(self.path.parent)
+            self._named = number is None
+            if number is None:
+                number = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise InputError(f"cannot write {self.name}: {error.strerror}; choose another file with -o") from error
         self._file = os.fdopen(number, "wb", buffering=_BUFFER)
@@ -72,6 +93,11 @@ class Output:
         if self.closed:
             return
         try:
+            if not self._named:
+                self._file.flush()
+                # linkat(2) follows the link to what the descriptor holds; os.link asks it only with a folder given.
+                os.link(f"{_DESCRIPTORS}/{self._file.fileno()}", self._temporary, src_dir_fd=self._file.fileno())
+                self._named = True
             self._file.close()
             os.replace(self._temporary, self.path)
         except OSError as error:
@@ -82,8 +108,9 @@ class Output:
         # A full disk makes the last flush fail again; the descriptor is closed all the same.
         with contextlib.suppress(OSError):
             self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            self._temporary.unlink()
+        if self._named:
+            with contextlib.suppress(FileNotFoundError):
+                self._temporary.unlink()
 
     def _failed(self, error: OSError) -> InputError:
         self.abort()

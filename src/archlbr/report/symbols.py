@@ -6,6 +6,7 @@ Fed by the paths of a profile's mappings; `summary` asks for the hottest places 
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +38,8 @@ def debug_file(path: str) -> str:
     """Return the file that holds what was stripped from an ELF file, empty when there is none."""
     identity = build_id(path).hex()
     name = f"{DEBUG_FILES}/{identity[:2]}/{identity[2:]}.debug"
-    return name if identity and Path(name).is_file() else ""
+    # What a damaged file calls its build-id may be longer than a path can be.
+    return name if identity and os.path.isfile(name) else ""
 
 
 class Place(NamedTuple):

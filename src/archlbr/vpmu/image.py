@@ -98,13 +98,19 @@ def unpack(data: bytes) -> Image:
     content, digest = data[:-_DIGEST], data[-_DIGEST:]
     if hashlib.sha256(content).digest() != digest:
         raise InputError("vCPU snapshot is damaged: its SHA-256 differs; copy it again or take a new one")
-    words = struct.unpack(f"<{(len(content) - _HEAD.size) // 8}Q", content[_HEAD.size :])
+    words = struct.unpack_from(f"<{(len(content) - _HEAD.size) // 8}Q", content, _HEAD.size)
     fixed_words = len(WORDS)
-    gp, fixed, records = words[fixed_words : fixed_words + 3]
-    rest = words[fixed_words + 3 :]
-    if max(gp, fixed) > _MOST_COUNTERS or records > _MOST_RECORDS or len(rest) != 2 * gp + fixed + 3 * records:
+    counts, rest = words[fixed_words : fixed_words + 3], words[fixed_words + 3 :]
+    if len(counts) < 3 or size != _size(*counts):
         raise InputError("vCPU snapshot contradicts itself: its counts do not add up to its size; take a new one")
+    gp, fixed, records = counts
+    if max(gp, fixed) > _MOST_COUNTERS or records > _MOST_RECORDS:
+        raise InputError("vCPU snapshot has more counters or records than any processor; take a new one")
     selects_at, fixed_at, records_at = gp, 2 * gp, 2 * gp + fixed
     entries = tuple(Entry(*rest[at : at + 3]) for at in range(records_at, len(rest), 3))
     lists = (rest[:gp], rest[selects_at:fixed_at], rest[fixed_at:records_at], entries)
     return Image._make((*words[:fixed_words], *lists))
+
+
+def _size(gp: int, fixed: int, records: int) -> int:
+    return _HEAD.size + 8 * (len(WORDS) + 3 + 2 * gp + fixed + 3 * records) + _DIGEST

@@ -112,7 +112,7 @@ class Recording:
             self._lacking: dict[str, str] = {}
             for session in document["sessions"]:
                 self._take(session)
-        except (KeyError, TypeError, AttributeError) as wrong:
+        except (KeyError, TypeError, AttributeError, RecursionError) as wrong:
             raise InputError(f"{name}: a damaged recording ({wrong!r}); record again") from wrong
         self._at = ""
 
@@ -201,7 +201,7 @@ class Recording:
 def _document(content: str, name: str) -> dict[str, Json]:
     try:
         document = json.loads(content)
-    except ValueError as wrong:
+    except (ValueError, RecursionError) as wrong:
         raise InputError(f"{name}: no recording (not JSON: {wrong}); make one with conform --record") from wrong
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise InputError(f"{name}: no recording; make one with conform --record")
