@@ -11,6 +11,7 @@ class Engine(StrEnum):
     AUTO = "auto"
     UNICORN = "unicorn"
     QEMU = "qemu"
+    STALKER = "stalker"
 
 
 def choose(wanted: Engine) -> Engine:

@@ -122,6 +122,11 @@ def _run(
         from archlbr.recording.streamed import StreamedSampler
 
         return run_on_qemu(path, program, folder, lambda pid: StreamedSampler(scratch, attr, counter, pid))
+    if engine is Engine.STALKER:
+        from archlbr.machine.stalker import run_on_stalker
+        from archlbr.recording.streamed import StreamedSampler
+
+        return run_on_stalker(path, program, folder, lambda pid: StreamedSampler(scratch, attr, counter, pid))
     from archlbr.machine.supervise import run_guest
     from archlbr.recording.sampling import Sampler
 

@@ -58,6 +58,11 @@ def _run(engine: Engine, path: str, program: list[str], folder: Path) -> int:
         from archlbr.recording.streamed import StreamedTracer
 
         return run_on_qemu(path, program, folder, lambda pid: StreamedTracer(scratch, pid))
+    if engine is Engine.STALKER:
+        from archlbr.machine.stalker import run_on_stalker
+        from archlbr.recording.streamed import StreamedTracer
+
+        return run_on_stalker(path, program, folder, lambda pid: StreamedTracer(scratch, pid))
     from archlbr.machine.supervise import run_guest
     from archlbr.recording.tracing import Tracer
 

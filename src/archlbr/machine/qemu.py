@@ -63,6 +63,8 @@ class Thread:
 class Process:
     """A guest process: its ring, its recorder, its threads."""
 
+    lengths = stream.LENGTH
+
     def __init__(self, pid: int, recorder: StreamRecorder, ring: Ring) -> None:
         self.pid = pid
         self.recorder = recorder
@@ -99,7 +101,7 @@ class Process:
         self.activate(thread)
         words = self.ring.words(processor)
         mine, theirs = self.recorder.words.ctypes.data, words.ctypes.data
-        while thread.done < total:
+        while thread.done < total and self.proceeds(thread):
             start = thread.done % stream.WORDS
             end = min(stream.WORDS, start + total - thread.done)
             if thread.elsewhere and 0 < words[start] < stream.EVENTS:
@@ -115,10 +117,18 @@ class Process:
                 self.recorder.flush()
             elif position < end:
                 event = int(words[position])
-                length = stream.LENGTH[event]
+                length = self.lengths[event]
                 self.happened(thread, event, [int(word) for word in words[position + 1 : position + length]])
                 thread.done += length
-        address = self.ring.consume(processor, thread.done // stream.CHUNK)
+        self.consumed(thread)
+
+    def proceeds(self, thread: Thread) -> bool:
+        """Return whether what a thread writes is recorded."""
+        return True
+
+    def consumed(self, thread: Thread) -> None:
+        """Let the writer go on over what was read."""
+        address = self.ring.consume(thread.processor, thread.done // stream.CHUNK)
         _LIBC.syscall(_SYS_FUTEX, ctypes.c_void_p(address), _FUTEX_WAKE, 1, None, None, 0)
 
     def define(self) -> None:
@@ -363,7 +373,7 @@ def run_on_qemu(path: str, words: list[str], folder: Path, make_recorder: Callab
     command = plugin.command(os.fspath(folder), program.image.path, [os.fsdecode(word) for word in program.argv])
     follower = Follower(os.fspath(folder), make_recorder, os.fsencode(os.path.basename(path))[:15])
     thread = threading.Thread(target=follower.run)
-    status = supervise.run_command(command, plugin.environment(), thread.start)
+    status = supervise.run_command(command[0], command, plugin.environment(), lambda _pid: thread.start())
     follower.ended.set()
     thread.join()
     if follower.failure is not None:

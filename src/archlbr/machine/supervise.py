@@ -6,6 +6,7 @@ they wrote, so that a guest that is killed, or a recorder that fails, still leav
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -19,7 +20,7 @@ from archlbr.guest import elf
 from archlbr.machine.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from archlbr.machine.progress import Counted
@@ -91,22 +92,43 @@ def run_guest(
     return 128 - status if status < 0 else status
 
 
-def run_command(command: list[str], environment: dict[str, str], started: Callable[[], None]) -> int:
-    """Run another program that runs the guest, as `run_guest` does; `started` is called once there is a process."""
+def run_command(
+    path: str | bytes,
+    command: list[str] | tuple[bytes, ...],
+    environment: Mapping[str, str] | Mapping[bytes, bytes],
+    started: Callable[[int], None],
+    before: Callable[[], None] = lambda: None,
+) -> int:
+    """Run another program that runs the guest, as `run_guest` does.
+
+    `started` is called with its pid once there is a process; what it raises ends that. `before` is called in the child.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_PASSED_ON, signal.SIGCHLD))
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _be_command(command, environment, parent)
+        _be_command(path, command, environment, parent, before)
     try:
-        started()
+        try:
+            started(pid)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            raise
         status = _wait(pid, (ctypes.c_uint64 * _SIGNALS)())
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_PASSED_ON, signal.SIGCHLD))
     return 128 - status if status < 0 else status
 
 
-def _be_command(command: list[str], environment: dict[str, str], parent: int) -> None:
+def _be_command(
+    path: str | bytes,
+    command: list[str] | tuple[bytes, ...],
+    environment: Mapping[str, str] | Mapping[bytes, bytes],
+    parent: int,
+    before: Callable[[], None],
+) -> None:
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() == parent:
@@ -115,7 +137,8 @@ def _be_command(command: list[str], environment: dict[str, str], parent: int) ->
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_PASSED_ON, signal.SIGCHLD))
-            os.execve(command[0], command, environment)  # noqa: S606 - running programs is the job
+            before()
+            os.execve(path, command, environment)  # noqa: S606 - running programs is the job
     finally:
         os._exit(70)
 

@@ -91,18 +91,31 @@ def macros() -> Iterator[str]:
 
 
 class Ring:
-    """A process's ring, mapped here too; the file is removed at once."""
+    """A process's ring, mapped here too; the file is removed at once, unless somebody else is still to open it."""
 
-    def __init__(self, folder: str, pid: int, generation: int) -> None:
+    def __init__(self, folder: str, pid: int, generation: int, keep: bool = False) -> None:
         path = os.path.join(folder, f"ring.{pid}.{generation}")
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             self._map = mmap.mmap(fd, RING_BYTES)
         finally:
             os.close(fd)
-        os.unlink(path)
+        if not keep:
+            os.unlink(path)
         self._header = np.frombuffer(self._map, np.uint32, 1024)
         self.blocks = np.frombuffer(self._map, np.uint8, BLOCK_BYTES * BLOCKS, 4096)
+
+    def word(self, index: int) -> int:
+        """Return a word of the first page."""
+        return int(self._header[index])
+
+    def address(self, index: int) -> int:
+        """Return where a word of the first page lies here."""
+        return int(self._header.ctypes.data) + 4 * index
+
+    def control(self, processor: int, index: int) -> int:
+        """Return a word of the first page of a thread's stream."""
+        return int(self._control(processor)[index])
 
     def known(self) -> int:
         """Return the number of the last block described."""
@@ -114,8 +127,12 @@ class Ring:
 
     def written(self, processor: int) -> int:
         """Return how many words a thread has written, as far as can be seen now."""
-        next_, laps = self._control(processor)[:2]
-        return int(laps) * WORDS + int(next_)
+        control = self._control(processor)
+        laps = before = -1
+        next_ = 0
+        while laps != before or laps < 0:
+            before, next_, laps = int(control[1]), int(control[0]), int(control[1])
+        return laps * WORDS + next_
 
     def consume(self, processor: int, chunks: int) -> int:
         """Let the writer use the chunks before this one again; return the address that it may wait at."""
@@ -124,7 +141,7 @@ class Ring:
         return int(control.ctypes.data) + 8
 
     def _control(self, processor: int) -> npt.NDArray[np.uint32]:
-        return np.frombuffer(self._map, np.uint32, 3, _STREAMS_AT + processor * _STREAM_BYTES)
+        return np.frombuffer(self._map, np.uint32, 1024, _STREAMS_AT + processor * _STREAM_BYTES)
 
 
 class Inbox:

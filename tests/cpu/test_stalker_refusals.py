@@ -1,0 +1,79 @@
+"""What Stalker cannot record exactly is named before it happens, in one line, and nothing is written."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+import pytest
+
+from archlbr.profile.perfdata.reader import Reader
+from archlbr.profile.stack import Comm
+from tests.cli.recording import archlbr, record, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.guests.build import Guests
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("frida") is None, reason="frida is not installed")
+
+# What steps.c does, and what is said of it; in each case it has printed `begun` before, except where nothing ran.
+REFUSED = {
+    "loop": "the program has a LOOP instruction, no branch to Stalker (at 0x",
+    "fork": "the program forks, and Stalker does not live in the child",
+    "exec": "the program executes another, which Stalker does not follow",
+    "handler": "the program calls a function that Frida has changed, ssignal",
+    "bare": "the program has a signal handler, which Stalker does not see (at 0x",
+    "code": "the program makes code as it runs, or changes it",
+    "gs": "the program uses GS, which the recorder needs",
+    "abort": "the program calls a function that Frida has changed, abort",
+    "library": "the program loads a library as it runs, which Frida takes part in",
+    "exception": "the program has a far transfer or a software interrupt (at 0x",
+    "early": "the program starts a thread before main",
+}
+WAY_OUT = "; it was stopped there: use --engine qemu or --engine unicorn\n"
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_it_is_named_before_it_happens(what: str, guests: Guests, tmp_path: Path) -> None:
+    out = tmp_path / "trace"
+    ended = run(archlbr("trace", "--engine", "stalker", "-o", out, "--", guests.steps, what))
+    assert (ended.status, ended.out) == (2, b"" if what == "early" else b"begun\n")
+    said = ended.err.decode()
+    assert said.startswith(f"archlbr: --engine stalker: {REFUSED[what]}")
+    assert said.endswith(WAY_OUT)
+    assert said.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["signals", "faults", "jit", "forks"])
+def test_the_guests_that_need_it_are_refused(name: str, guests: Guests, tmp_path: Path) -> None:
+    ended = run(archlbr("trace", "--engine", "stalker", "-o", tmp_path / "trace", "--", getattr(guests, name)))
+    assert ended.status == 2
+    assert ended.err.decode().endswith(WAY_OUT)
+
+
+def test_a_static_program_is_refused_before_it_starts(guests: Guests, tmp_path: Path) -> None:
+    program = guests.hello_static
+    ended = run(archlbr("trace", "--engine", "stalker", "-o", tmp_path / "trace", "--", program))
+    expected = f"archlbr: --engine stalker cannot record the static program {program}: use --engine qemu or unicorn\n"
+    assert (ended.status, ended.out, ended.err) == (2, b"", expected.encode())
+
+
+def test_a_process_that_is_killed_is_named(guests: Guests, tmp_path: Path) -> None:
+    profile = tmp_path / "perf.data"
+    ended = record("--engine", "stalker", "-c", "7", "-o", profile, "--", guests.steps, "crash")
+    assert (ended.status, ended.out) == (139, b"begun\n")
+    assert b"was killed: the block it was in is not recorded" in ended.err
+
+
+def test_threads_and_names_are_in_the_profile(guests: Guests, tmp_path: Path) -> None:
+    profile = tmp_path / "perf.data"
+    ended = record("--engine", "stalker", "-c", "7", "-o", profile, "--", guests.steps, "name")
+    assert (ended.status, ended.out, ended.err) == (4, b"begun\n", b"")
+    with Reader(profile) as reader:
+        names = [event.name for event in reader.sideband() if isinstance(event, Comm)]
+        threads = {int(tid) for chunk in reader.samples() for tid in chunk.tid}
+    assert names == ["steps", "another"]
+    assert len(threads) == 2
