@@ -72,7 +72,7 @@ def test_instructions_are_counted_alike(guests: Guests, tmp_path: Path) -> None:
 def test_what_a_program_forks_and_executes_is_recorded_too(tmp_path: Path) -> None:
     profile = tmp_path / "perf.data"
     words = ["sh", "-c", "echo one | tr a-z A-Z; (exit 3); exec expr 6 '*' 7"]
-    ended = record("--engine", "qemu", "-c", "97", "-o", profile, "--", *words)
+    ended = record("--engine", "qemu", "-c", "97", "-o", profile, "--", *words, interrupted=True)  # SIGCHLD
     assert ended == run(words)
     with Reader(profile) as reader:
         sideband = reader.sideband()
