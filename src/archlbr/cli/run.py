@@ -33,7 +33,10 @@ COMMAND_LINE = "console=ttyS0 mitigations=off"
 
 
 def run(
-    kernel: Annotated[str, typer.Option("--kernel", metavar="IMAGE", help="A Linux bzImage (vmlinuz).")],
+    kernel: Annotated[
+        str,
+        typer.Option("--kernel", metavar="IMAGE", help="A Linux bzImage (vmlinuz), a multiboot or x86-64 ELF image."),
+    ],
     initrd: Annotated[str | None, typer.Option("--initrd", metavar="FILE", help="Its first file system.")] = None,
     append: Annotated[
         str | None,
@@ -71,6 +74,7 @@ def run(
     from archlbr.cli.stats import Stopwatch
     from archlbr.cpu import words as at
     from archlbr.machine.board import Board
+    from archlbr.machine.images import is_linux
     from archlbr.profile.output import Output
 
     size = parse_size(memory)
@@ -84,7 +88,8 @@ def run(
         out = open_files.enter_context(Output(output)) if output is not None else None
         branches = open_files.enter_context(Output(trace)) if trace is not None else None
         board = Board(model, size, console.append, sent.append, registers)
-        board.start_linux(image, first, append if append is not None else COMMAND_LINE)
+        given = append if append is not None else COMMAND_LINE if is_linux(image) else ""
+        board.start_image(image, kernel, first, given)
         if branches is not None:
             folder = open_files.enter_context(tempfile.TemporaryDirectory(prefix="archlbr-"))
             status = _traced(board, Path(folder), span, branches, lambda: _drive(board, console, watch, timeout))
@@ -178,6 +183,8 @@ def _drive(board: Board, console: bytearray, watch: Stopwatch, timeout: float) -
             out.flush()
             console.clear()
         if status is not None:
+            if board.cause:
+                print(f"archlbr: the machine ended: {board.cause}", file=sys.stderr)
             return status
         if timeout and watch.seconds() > timeout:
             print(f"archlbr: the machine ran for {timeout:g} s without an end", file=sys.stderr)

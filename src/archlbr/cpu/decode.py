@@ -205,7 +205,9 @@ class Decoder:
     """Own the capstone handle and the scratch memory that compiled code decodes with."""
 
     def __init__(self) -> None:
-        self._capstone = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        # By the size of code: 64, 32, 16 bits.
+        modes = (capstone.CS_MODE_64, capstone.CS_MODE_32, capstone.CS_MODE_16)
+        self._capstones = [capstone.Cs(capstone.CS_ARCH_X86, mode) for mode in modes]
         self._insn = np.zeros(64, np.uint64)  # cs_insn is 240 bytes; detail stays off
 
     def install(self, words: Words) -> None:
@@ -214,6 +216,11 @@ class Decoder:
 
         library = capstone._cs
         words[at.DISASM] = ctypes.cast(library.cs_disasm_iter, ctypes.c_void_p).value or 0
-        words[at.DISASM_HANDLE] = self._capstone.csh.value
+        words[at.DISASM_HANDLE] = self.handles[0]
         words[at.INSN] = self._insn.ctypes.data
         words[at.CURSOR] = words.ctypes.data + 8 * at.CURSOR_CODE
+
+    @property
+    def handles(self) -> tuple[int, ...]:
+        """The decoder's handles for 64-, 32- and 16-bit code."""
+        return tuple(int(decoder.csh.value) for decoder in self._capstones)

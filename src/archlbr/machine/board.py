@@ -12,6 +12,7 @@ import mmap
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from unicorn import UcError
 from unicorn import unicorn_const as uc
 from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
@@ -21,14 +22,16 @@ from archlbr.cpu.decode import Decoder
 from archlbr.cpu.unicorn import longmode
 from archlbr.cpu.unicorn.supervisor import SupervisorEngine, set_clock, set_idle
 from archlbr.errors import InternalError
-from archlbr.machine import boot, observing
+from archlbr.machine import boot, entry, observing
 from archlbr.machine.devices import lapic
 from archlbr.machine.devices.cmos import Cmos
+from archlbr.machine.devices.fwcfg import FirmwareConfiguration
 from archlbr.machine.devices.lapic import LocalApic
 from archlbr.machine.devices.pic import Pic
 from archlbr.machine.devices.pit import Pit
 from archlbr.machine.devices.ports import Ports
 from archlbr.machine.devices.serial import Serial
+from archlbr.machine.images import Start, load
 from archlbr.machine.vcpu import Vcpu
 from archlbr.vpmu.designs import DEFAULT
 
@@ -40,11 +43,13 @@ if TYPE_CHECKING:
     from archlbr.vpmu.designs import Design
 
 DEBUG_EXIT: Final = 0xF4
+# The exit status of a machine that cannot go on.
+FAILED: Final = 1
 # The local APIC's timer counts at the crystal's 25 MHz (CPUID leaf 15H of the model).
 _TIMER_PERIOD: Final = 40
 _NEVER: Final = 1 << 62
-# CR4.PAE; IA32_EFER with LME and LMA; CR0 with PG, ET and PE.
-_PAE, _EFER, _LONG_MODE, _PAGING = 1 << 5, 0xC0000080, 0x500, 0x80000011
+# The processor's physical addresses have 39 bits (CPUID leaf 80000008H).
+_PHYSICAL_END: Final = 1 << 39
 
 
 def _drop(_byte: int) -> None:
@@ -70,6 +75,7 @@ class Board:
         design: Design = DEFAULT,
     ) -> None:
         self.status: int | None = None
+        self.cause = ""  # why the machine ended, when the guest did not end it
         self.idle = 0
         self._traced: Words | None = None
         self._deliver: Callable[[Words], None] = _drop_rows
@@ -92,13 +98,19 @@ class Board:
         for port in (self.serial, second):
             self.ports.claim(port.ports, port.read, port.write)
         self.ports.claim(Cmos.PORTS, cmos.read, cmos.write)
+        firmware = FirmwareConfiguration(memory)
+        self.ports.claim(FirmwareConfiguration.PORTS, firmware.read, firmware.write)
         self.ports.claim((DEBUG_EXIT,), lambda _port: 0xFF, self._exit)
         self.uc.mmio_map(lapic.BASE, 4096, self._read_apic, None, self._write_apic, None)
+        # An empty bus: reads are all ones, writes go nowhere, and nothing can be executed.
+        for start, end in ((memory, lapic.BASE), (lapic.BASE + 4096, _PHYSICAL_END)):
+            self.uc.mmio_map(start, end - start, lambda *_: (1 << 64) - 1, None, lambda *_: None, None)
         self.uc.hook_add(uc.UC_HOOK_INSN, self._in, None, 1, 0, x86.UC_X86_INS_IN)
         self.uc.hook_add(uc.UC_HOOK_INSN, self._out, None, 1, 0, x86.UC_X86_INS_OUT)
         self._scratch = (ctypes.c_char * 8192)()
         self._decoder = Decoder()
         self._decoder.install(self.words)
+        self.words[observing.DECODERS : observing.DECODERS + 3] = self._decoder.handles
         self._link()
 
     def now(self) -> int:
@@ -107,24 +119,16 @@ class Board:
 
     def start_linux(self, image: bytes, initrd: bytes, append: str) -> None:
         """Load a kernel and point the processor at its 64-bit entry; InputError when it cannot be loaded."""
-        entry = boot.load_linux(self.memory, image, initrd, append)
-        self.start(entry.rip, entry.rsi)
+        start = boot.load_linux(self.memory, image, initrd, append)
+        self.start(start.rip, start.rsi)
 
     def start(self, rip: int, rsi: int = 0) -> None:
         """Point the processor at 64-bit code in ring 0, with the first 4 GiB mapped to themselves."""
-        boot.identity_map(self.memory)
-        put = self.uc.reg_write
-        put(x86.UC_X86_REG_GDTR, (0, boot.GDT, boot.GDT_LIMIT, 0))
-        put(x86.UC_X86_REG_CR4, _PAE)
-        put(x86.UC_X86_REG_CR3, boot.PAGE_TABLES)
-        self.uc.msr_write(_EFER, _LONG_MODE)
-        put(x86.UC_X86_REG_CR0, _PAGING)
-        put(x86.UC_X86_REG_CS, boot.CODE_SELECTOR)
-        for segment in ("DS", "ES", "SS", "FS", "GS"):
-            put(getattr(x86, f"UC_X86_REG_{segment}"), boot.DATA_SELECTOR)
-        put(x86.UC_X86_REG_RSP, boot.STACK)
-        put(x86.UC_X86_REG_RSI, rsi)
-        put(x86.UC_X86_REG_RIP, rip)
+        entry.enter(self.uc, self.memory, Start(rip, rsi=rsi))
+
+    def start_image(self, image: bytes, name: str, initrd: bytes, append: str) -> None:
+        """Load a kernel of any kind (`images.load`) and point the processor at its entry."""
+        entry.enter(self.uc, self.memory, load(self.memory, image, name, initrd, append))
 
     def trace(self, deliver: Callable[[Words], None] | None, low: int = 0, high: int = 1 << 64) -> None:
         """Write down every branch from addresses in [low, high), from outside of what the guest can see; None ends it.
@@ -157,7 +161,7 @@ class Board:
                 self._take_interrupt()
             words[at.REASON] = at.REASON_NONE
             words[at.LIMIT] = 0
-            self.engine.run(rip, 0)
+            self._execute(rip)
             if self._traced is not None and words[observing.TRACE_USED]:
                 self._hand_over(self._traced)
             reason = int(words[at.REASON])
@@ -166,9 +170,22 @@ class Board:
             if reason == observing.REASON_READY:
                 self._take_interrupt()
             elif reason == at.REASON_NONE and self.status is None:
-                self._halt(until)
+                if words[observing.DELIVERING]:
+                    self._end(f"a triple fault at {rip:#x}")
+                else:
+                    self._halt(until)
         self.uc.reg_write(x86.UC_X86_REG_RIP, rip)
         return self.status
+
+    def _execute(self, rip: int) -> None:
+        try:
+            self.engine.run(rip, 0)
+        except UcError as error:
+            # The bus answers every data access: what is left is code where no memory is.
+            self._end(f"{error} at {self.uc.reg_read(x86.UC_X86_REG_RIP):#x}, where no memory is")
+
+    def _end(self, cause: str) -> None:
+        self.status, self.cause = FAILED, cause
 
     def _serve(self, until: int) -> None:
         now = self.now()

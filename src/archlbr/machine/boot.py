@@ -22,7 +22,7 @@ CODE_SELECTOR: Final = 0x10
 DATA_SELECTOR: Final = 0x18
 _DESCRIPTORS: Final = struct.pack("<4Q", 0, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
 GDT_LIMIT: Final = len(_DESCRIPTORS) - 1
-_MAGIC: Final = b"HdrS"
+MAGIC: Final = b"HdrS"
 # The setup header of protocol 2.12 ends with handover_offset.
 _HEADER_END: Final = 0x268
 
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 
 def load_linux(memory: memoryview, image: bytes, initrd: bytes, append: str) -> Entry:
     """Lay out a bzImage, its initrd and command line in guest memory; InputError when they do not fit."""
-    if len(image) < _HEADER_END or image[0x202:0x206] != _MAGIC:
+    if len(image) < _HEADER_END or image[0x202:0x206] != MAGIC:
         raise InputError("this is no Linux bzImage (no HdrS at 202H); give a vmlinuz")
     version, flags = struct.unpack_from("<H", image, 0x206)[0], struct.unpack_from("<H", image, 0x236)[0]
     if version < 0x20C or not flags & 1:

@@ -57,7 +57,10 @@ TRACE_USED = at.WORDS + 48  # bytes of rows in use
 TRACE_LOST = at.WORDS + 49  # branches for which there was no room
 LBR_AT = at.WORDS + 56
 LBR_END = LBR_AT + lbr.COUNT
-OBSERVING_WORDS = LBR_END
+DELIVERING = LBR_END  # while an event is being delivered, and after a fault on the way: 1 for INT n, 2 for all others
+MODE = LBR_END + 1  # 0: 64-bit code runs; 1: 32-bit code; 2: 16-bit code
+DECODERS = LBR_END + 2  # the decoder's handles by mode
+OBSERVING_WORDS = LBR_END + 5
 
 TRACE_ROW: Final = 24  # bytes: FROM, TO, kind
 TRACE_ROWS: Final = 1 << 16
@@ -81,11 +84,11 @@ _READ: Final = 1  # UC_PROT_READ
 
 
 @native_inline
-def _key(words: Words, address: Word) -> Word:
+def _key(words: Words, address: Word, remapped: Word) -> Word:
     # Kernel addresses mean the same in every address space; user addresses only until translations change.
     if address >> uint64(63) != 0:
         return address
-    return address ^ (words[REMAPPED] - words[FIRST_REMAP]) << uint64(_KEY_SHIFT)
+    return address ^ (remapped - words[FIRST_REMAP]) << uint64(_KEY_SHIFT)
 
 
 @native
@@ -95,6 +98,14 @@ def _remapped(words: Words) -> None:
     if now - words[FIRST_REMAP] >= _KEYS:
         words[FIRST_REMAP] = now
         forget_blocks(words)
+
+
+# The same bytes mean something else in code of another size: as if translations had changed.
+@native
+def _change_mode(words: Words) -> None:
+    words[MODE] = longmode.code_size(words[ENV])
+    words[at.DISASM_HANDLE] = words[DECODERS + words[MODE]]
+    store64(uint64(longmode.REMAPS), load64(uint64(longmode.REMAPS)) + uint64(1))
 
 
 @native
@@ -128,7 +139,7 @@ def _find_slowly(words: Words, key: Word, address: Word, size: Word) -> Word:
 
 @native_inline
 def _find(words: Words, address: Word, size: Word) -> Word:
-    key = _key(words, address)
+    key = _key(words, address, words[REMAPPED])
     slot = uint64(at.TABLE) + (((key * uint64(_MIX)) >> uint64(_HASH_SHIFT)) << uint64(2))
     if words[slot] == key and words[slot + at.END] == address + size:
         return slot
@@ -186,6 +197,7 @@ def _event(words: Words, source: Word, before: Word) -> None:
         uint64(_EVENT),
     )
     _write_down(words, source, target, kind)
+    words[DELIVERING] = uint64(0)
     words[RING] = after
     words[at.CURRENT] = uint64(0)
 
@@ -196,6 +208,7 @@ def _deliver_wanted(words: Words, engine: Word, address: Word) -> None:
     words[INJECT] = uint64(0)
     env = words[ENV]
     before = _ring(env)
+    words[DELIVERING] = uint64(2)
     longmode.interrupt(env, vector)
     _event(words, address, before)
     words[HANDLER] = load64(env + uint64(longmode.RIP))
@@ -261,11 +274,13 @@ def observing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
         if words[INJECT] != 0:
             _deliver_wanted(words, engine, address)
         return
-    if load64(uint64(longmode.REMAPS)) != words[REMAPPED]:
-        _remapped(words)
     ring = _ring(words[ENV])
     if words[at.CURRENT] != 0:
         _follow(words, address, ring)
+    if longmode.code_size(words[ENV]) != words[MODE]:
+        _change_mode(words)
+    if load64(uint64(longmode.REMAPS)) != words[REMAPPED]:
+        _remapped(words)  # may empty the table: only now that the block before this one is accounted for
     words[RING] = ring
     words[at.CURRENT] = _find(words, address, uint64(size))
     for index in range(MARKS):
@@ -278,7 +293,7 @@ def observing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
 
 
 @callback(INTERRUPT_HOOK)
-def excepting(_engine: Word, _vector: Word, pointer: Any) -> None:
+def excepting(_engine: Word, vector: Word, pointer: Any) -> None:
     """Deliver an exception or a software interrupt through the guest's IDT and record it."""
     words = carray(pointer, (OBSERVING_WORDS,))
     env = words[ENV]
@@ -305,6 +320,9 @@ def excepting(_engine: Word, _vector: Word, pointer: Any) -> None:
             words[RETIRED_BY_RING + before] += done
     words[at.CURRENT] = uint64(0)
     words[at.UNUSUAL] = uint64(0)
+    if words[DELIVERING] != 0 and 10 <= vector <= 13:  # #TS, #NP, #SS, #GP: met while another was being delivered
+        longmode.mend_error_code(env, words[DELIVERING])
+    words[DELIVERING] = uint64(2) - longmode.is_software(env)
     call1(words[DELIVER], words[CPU])
     _event(words, source, before)
 
@@ -313,9 +331,7 @@ def excepting(_engine: Word, _vector: Word, pointer: Any) -> None:
 def translated(_engine: Word, block: Word, _before: Word, pointer: Any) -> None:
     """Forget what was decoded at an address that the engine translates again: the bytes may be others."""
     words = carray(pointer, (OBSERVING_WORDS,))
-    if load64(uint64(longmode.REMAPS)) != words[REMAPPED]:
-        _remapped(words)
-    key = _key(words, load64(block))
+    key = _key(words, load64(block), load64(uint64(longmode.REMAPS)))
     slot = uint64(at.TABLE) + (((key * uint64(_MIX)) >> uint64(_HASH_SHIFT)) << uint64(2))
     while words[slot] != 0:
         if words[slot] == key:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 # Registers that the board keeps: MISC_ENABLE (performance monitoring is there, PEBS is not), the APIC's base,
 # PEBS_ENABLE.
 _PLAIN: Final = {0x1A0: 0x1881, 0x1B: 0xFEE00900, 0x3F1: 0}
+# The LBRs of processors before Nehalem, where older software looks for them: #GP (reference guest-images.md).
+_ABSENT: Final = frozenset((*range(0x40, 0x48), *range(0x60, 0x68)))
 _FW_WRITE: Final = msrs.IA32_PERF_CAPABILITIES.named("FW_WRITE").mask
 
 
@@ -133,7 +135,7 @@ class Vcpu:
             fine, value = lbr.rdmsr(self._lbr, np.uint64(msr))
             return int(value) if fine else None
         if msr not in BY_INDEX:
-            return self._plain.get(msr, ENGINES_OWN)
+            return None if msr in _ABSENT else self._plain.get(msr, ENGINES_OWN)
         if msr in _COUNTED:
             self._settle()
         outcome = self._light(Rdmsr(msr)) if msr in _COUNTERS else self._access(Rdmsr(msr), msr)
@@ -145,7 +147,7 @@ class Vcpu:
             return bool(lbr.wrmsr(self._lbr, np.uint64(msr), np.uint64(value)))
         if msr not in BY_INDEX:
             if msr not in self._plain:
-                return ENGINES_OWN
+                return False if msr in _ABSENT else ENGINES_OWN
             self._plain[msr] = value
             return True
         if msr not in _COUNTERS:

@@ -12,7 +12,7 @@ from typing import Final
 from numba import types, uint64
 
 from archlbr.cpu.address import Word, call5, load64, store64
-from archlbr.native import callback, native
+from archlbr.native import callback, native, native_inline
 
 # Words of the page at a fixed address; `supervisor` writes them.
 PAGE_AT: Final = 0x1FFF_FE00_0000
@@ -25,6 +25,7 @@ COMPUTE_FLAGS: Final = PAGE_AT + 296  # helper_cc_compute_all
 HARDWARE_INTERRUPT: Final = PAGE_AT + 304  # do_interrupt_x86_hardirq
 OWN_WRITE_CR: Final = PAGE_AT + 312  # helper_write_crN as it was
 OWN_INVLPG: Final = PAGE_AT + 320  # helper_invlpg as it was
+ERROR_CODE: Final = PAGE_AT + 344  # offset of the error code in the state
 OWN_SYSCALL: Final = PAGE_AT + 336  # helper_syscall as it was: it calls the hooks of engines in ring 3
 REMAPS: Final = PAGE_AT + 328  # counts what may have changed the guest's translations
 
@@ -37,11 +38,13 @@ CR0, CR3, CR4 = 424, 448, 456
 _LOW: Final = 0xFFFFFFFF
 _IF, _DF, _RF = 1 << 9, 1 << 10, 1 << 16
 _CC_OP_EFLAGS: Final = 1
+_IDT: Final = 2  # of an error code: it names a gate
 _CC_BITS: Final = 0x8D5
 # Descriptor caches that SYSCALL loads: flat, present, 64-bit code and data of ring 0 (the flags' place is QEMU's).
 _CODE_FLAGS: Final = 0x00A09B00
 _DATA_FLAGS: Final = 0x00C09300
 _HF_CS64, _HF_CS32, _HF_SS32, _HF_ADDSEG, _HF_INHIBIT = 1 << 15, 1 << 4, 1 << 5, 1 << 6, 1 << 3
+_HF_LMA: Final = 1 << 14
 _HF2_NMI: Final = 1 << 34  # bit 2 of hflags2, the upper half of the word
 
 _SYSCALL: Final = types.void(types.uint64, types.int32)
@@ -136,3 +139,31 @@ def interrupt(env: Word, vector: Word) -> None:
 def ring(env: Word) -> Word:
     """Return the CPL."""
     return load64(env + uint64(HFLAGS)) & uint64(3)
+
+
+@native_inline
+def code_size(env: Word) -> Word:
+    """Return 0 for 64-bit code, 1 for 32-bit code, 2 for 16-bit code: CS.L and CS.D."""
+    flags = load64(env + uint64(HFLAGS))
+    return uint64(0) if flags & uint64(_HF_CS64) != 0 else uint64(2) - (flags >> uint64(4) & uint64(1))
+
+
+@native
+def is_software(env: Word) -> Word:
+    """Return 1 when the exception that is about to be delivered is INT n, INT3 or INTO."""
+    return load64(env + load64(uint64(ERROR_CODE))) >> uint64(32) & uint64(1)
+
+
+@native
+def mend_error_code(env: Word, event: Word) -> None:
+    """Give a fault of a delivery the manual's error code: a vector counts 8, not 16, and EXT is there.
+
+    event: 1 when INT n was being delivered, 2 for anything else. Source: SDM vol. 3A, 6.13; the engine's do_interrupt64
+    multiplies the vector by 16 and leaves EXT out.
+    """
+    place = env + load64(uint64(ERROR_CODE))
+    word = load64(place)
+    code = word & uint64(_LOW)
+    if code & uint64(7) == _IDT and load64(env + uint64(HFLAGS)) & uint64(_HF_LMA) != 0:
+        code = (code & ~uint64(7)) >> uint64(1) | uint64(_IDT)
+    store64(place, (word & ~uint64(_LOW)) | code | event >> uint64(1))

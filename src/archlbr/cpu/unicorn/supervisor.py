@@ -198,6 +198,12 @@ class _Replacements:
         for place, value in ((longmode.FS_BASE, fs), (longmode.CR3, cr3)):
             if struct.unpack_from("<Q", image, place)[0] != value:
                 raise InternalError(f"the engine's state differs at byte {place}; install the pinned Unicorn")
+        # int error_code, int exception_is_int, uint64 exception_next_eip, then DR0 (target/i386/cpu.h).
+        scratch.reg_write(x86.UC_X86_REG_DR0, 0x5AB1_0000_3000)
+        place = ctypes.string_at(env, _STATE_BYTES // 4).find(struct.pack("<Q", 0x5AB1_0000_3000))
+        if place < 0 or place % 8:
+            raise InternalError("the engine keeps no DR0 that it was given; install the pinned Unicorn")
+        ctypes.c_uint64.from_address(longmode.ERROR_CODE).value = place - 16
         clock = ctypes.c_uint64(0)
         self._no_clock = clock
         set_clock(ctypes.addressof(clock))
@@ -281,10 +287,12 @@ class SupervisorEngine:
 
         What `accesses` raised is raised here, once the engine has stopped.
         """
-        self.uc.emu_start(rip, until, 0, instructions)
-        failure, self._shared.failure = self._shared.failure, None
-        if failure is not None:
-            raise failure
+        try:
+            self.uc.emu_start(rip, until, 0, instructions)
+        finally:
+            failure, self._shared.failure = self._shared.failure, None
+            if failure is not None:
+                raise failure
 
     def deliver_with(self, function: int, pointer: int) -> None:
         """Let a compiled callback of ours deliver exceptions, in place of the plain one."""
