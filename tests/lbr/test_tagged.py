@@ -43,10 +43,10 @@ def test_each_operation_on_tags_is_the_facility_s(seed: int) -> None:
             tag = choose.choice([tagged.HOST, tagged.VM, tagged.VM + 1])
             here = address(tag, number)
             lbr, _ = step(facility, lbr, Branch(here, here + 64, int(BranchKind.REL_JMP), CPL_0, CPL_0, number))
-            tags = tagged.recorded(tags, tag)
+            tags = tags.recorded(tag)
         elif what == "wipe":
             lbr, _ = step(facility, lbr, Wrmsr(msrs.IA32_LBR_DEPTH.index, DEPTH))
-            tags = tagged.wiped(tags)
+            tags = tags.wiped()
         elif what in ("on", "off"):
             lbr, _ = step(facility, lbr, Wrmsr(msrs.IA32_LBR_CTL.index, on if what == "on" else 0))
             tags = tagged.Lbrs(int(what == "on"), tags.select, tags.stack)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from archlbr.lbr.tagged import HOST, NOBODY, VM, Lbrs
-from archlbr.perf import owned, samples, schedule
+from archlbr.perf import samples, schedule
+from archlbr.perf import step as owned
 from archlbr.perf.events import ACTIVE, INACTIVE, OFF, PENDING, Opened
 from archlbr.perf.schedule import CpuPerf, TaskPerf
 

@@ -13,13 +13,14 @@ from archlbr.check.explore import explore
 from archlbr.check.model import always
 from archlbr.contract import designs, scenarios
 from archlbr.contract.verdicts import judge
-from archlbr.contract.world import GUEST, World
+from archlbr.host.state import GUEST
 from archlbr.perf.events import ACTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from archlbr.contract.menu import Action
+    from archlbr.contract.world import World
+    from archlbr.host import Action
     from archlbr.vpmu.designs.sharing import Sharing
 
 

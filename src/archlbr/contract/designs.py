@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from archlbr.contract.owned_host import OwnedHost
-from archlbr.contract.request_host import RequestHost
-from archlbr.contract.vlbr_host import VlbrHost
+from archlbr.contract.actors import HostModel
 from archlbr.errors import InputError
 from archlbr.vpmu.designs.archlbr_sharing import ARCHLBR
 from archlbr.vpmu.designs.mediated import MEDIATED
 from archlbr.vpmu.designs.mediated_lbr import MEDIATED_LBR
 from archlbr.vpmu.designs.request import REQUEST_NAIVE
 from archlbr.vpmu.designs.series_v2_sharing import SERIES_V2
-from archlbr.vpmu.designs.sharing import HANDOVER, REQUEST, VLBR, Sharing
 from archlbr.vpmu.designs.vlbr import VLBR_6_1, VLBR_6_12
 
 if TYPE_CHECKING:
-    from archlbr.contract.actors import HostModel
     from archlbr.contract.world import Scenario
+    from archlbr.vpmu.designs.sharing import Sharing
 
 DESIGNS: dict[str, Sharing] = {
     design.name: design for design in (VLBR_6_1, VLBR_6_12, SERIES_V2, REQUEST_NAIVE, MEDIATED, MEDIATED_LBR, ARCHLBR)
 }
-HOSTS: dict[str, type[HostModel]] = {VLBR: VlbrHost, REQUEST: RequestHost, HANDOVER: OwnedHost}
 
 
 def named(name: str) -> Sharing:
@@ -36,4 +32,4 @@ def named(name: str) -> Sharing:
 
 def model(design: Sharing, scenario: Scenario) -> HostModel:
     """Return the model of a design in a scenario."""
-    return HOSTS[design.family](design, scenario)
+    return HostModel(design, scenario)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from archlbr.contract import designs, scenarios
 from archlbr.contract.bugs import seeded
-from archlbr.contract.menu import GUEST_LANE, HARDWARE, KINDS, KVM, PERF, Action, letter, words
+from archlbr.contract.menu import GUEST_LANE, HARDWARE, KINDS, KVM, PERF, letter, words
 from archlbr.contract.properties import names_of
 from archlbr.errors import InputError
 from archlbr.lbr.tagged import HOST, VM
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from archlbr.contract.actors import HostModel
-    from archlbr.contract.world import Cpu, World
+    from archlbr.contract.world import World
+    from archlbr.host import Action, Cpu
     from archlbr.vpmu.designs.sharing import Sharing
 
 LANES = (GUEST_LANE, KVM, PERF, HARDWARE)

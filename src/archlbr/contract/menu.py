@@ -6,11 +6,13 @@ argument).
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
-from archlbr.contract import world as at
+from archlbr.host import state as at
 
-Action: TypeAlias = tuple[str, int, int]
+if TYPE_CHECKING:
+    from archlbr.contract.world import Scenario
+    from archlbr.host import Action
 
 GUEST_LANE, KVM, PERF, HARDWARE = "guest", "KVM", "perf", "hardware"
 
@@ -90,7 +92,7 @@ def letter(vcpu: int) -> str:
 
 
 def menu(
-    scenario: at.Scenario, steps: frozenset[str], cpu: int, thread: int, phase: int, busy: frozenset[int]
+    scenario: Scenario, steps: frozenset[str], cpu: int, thread: int, phase: int, busy: frozenset[int]
 ) -> list[Action]:
     """Return what may happen on one pCPU. steps: what the design adds. busy: the threads current elsewhere."""
     actions: list[Action] = []

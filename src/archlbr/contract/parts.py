@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from archlbr.check.parts import Touch
 from archlbr.contract.world import World
+from archlbr.host import Host
 from archlbr.lbr.tagged import VM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from archlbr.contract.actors import HostModel
-    from archlbr.contract.menu import Action
     from archlbr.contract.world import Scenario
+    from archlbr.host import Action
 
 FROM_ELSEWHERE = frozenset({"get_msrs", "migrate"})
 
@@ -29,6 +30,7 @@ class Places(NamedTuple):
 
     cpus: tuple[int, ...]
     tasks: tuple[int, ...]
+    host_tasks: tuple[int, ...]
     vcpus: tuple[int, ...]
     ghosts: tuple[int, ...]
     seen: tuple[int, ...]
@@ -37,7 +39,7 @@ class Places(NamedTuple):
 def places(scenario: Scenario) -> Places:
     """Return the places of a scenario's parts."""
     c, v = scenario.cpus, scenario.vcpus
-    marks = (0, c, c + v, c + 2 * v, c + 3 * v, c + 3 * v + 1)
+    marks = (0, c, c + v, 2 * c + v, 2 * c + 2 * v, 2 * c + 3 * v, 2 * c + 3 * v + 1)
     return Places(*(tuple(range(first, end)) for first, end in pairwise(marks)))
 
 
@@ -52,18 +54,14 @@ class WorldInParts:
 
     def split(self, world: World) -> tuple[Any, ...]:
         """Return the parts of a world."""
-        return (*world.cpus, *world.tasks, *world.vcpus, *world.ghosts, world.seen)
+        host = world.host
+        return (*host.cpus, *host.tasks, *host.vcpus, *world.ghosts, world.seen)
 
     def join(self, parts: Sequence[Any]) -> World:
         """Return the world made of parts."""
-        cpus, tasks, vcpus, ghosts, _ = self._ends
-        return World(
-            tuple(parts[:cpus]),
-            tuple(parts[cpus:tasks]),
-            tuple(parts[tasks:vcpus]),
-            tuple(parts[vcpus:ghosts]),
-            parts[ghosts],
-        )
+        cpus, _, tasks, vcpus, ghosts, _ = self._ends
+        host = Host(tuple(parts[:cpus]), tuple(parts[cpus:tasks]), tuple(parts[tasks:vcpus]))
+        return World(host, tuple(parts[vcpus:ghosts]), parts[ghosts])
 
     def offering(self) -> tuple[int, ...]:
         """Return the places of the pCPUs: a menu hangs on what runs where."""
@@ -80,7 +78,7 @@ class WorldInParts:
         if kind in FROM_ELSEWHERE:
             mine = self.of_vcpu(argument)
             return Touch((*self.places.cpus, *mine), (c, *mine, *seen))
-        cpu = world.cpus[c]
+        cpu = world.host.cpus[c]
         of = {cpu.thread - 1, cpu.owner - VM, argument - 1 if kind == "switch" else -1}
-        touched = (c, *(place for v in sorted(of) if v >= 0 for place in self.of_vcpu(v)))
+        touched = (c, self.places.host_tasks[c], *(place for v in sorted(of) if v >= 0 for place in self.of_vcpu(v)))
         return Touch(touched, (*touched, *seen))

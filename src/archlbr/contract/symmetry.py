@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from archlbr.contract.world import Cpu, Ghost, Scenario, World
+from archlbr.contract.world import Ghost, Scenario, World
+from archlbr.host.state import Cpu, Host
 from archlbr.lbr.tagged import VM, Lbrs
 
 if TYPE_CHECKING:
@@ -26,10 +27,14 @@ def symmetric(scenario: Scenario) -> bool:
 
 def exchanged(world: World) -> World:
     """Return the state with the two VMs' names exchanged."""
+    host = world.host
+    tasks = host.tasks
     return World(
-        tuple([_cpu(cpu) for cpu in world.cpus]),
-        tuple([_task(task) for task in world.tasks[::-1]]),
-        tuple([_vcpu(vcpu) for vcpu in world.vcpus[::-1]]),
+        Host(
+            tuple([_cpu(cpu) for cpu in host.cpus]),
+            (_task(tasks[1]), _task(tasks[0]), *tasks[2:]),
+            tuple([_vcpu(vcpu) for vcpu in host.vcpus[::-1]]),
+        ),
         tuple([Ghost(_tags(ghost.expect), ghost.moved, ghost.cpu) for ghost in world.ghosts[::-1]]),
         world.seen,
     )

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from archlbr.check.campaign import Runner
-    from archlbr.contract.menu import Action
     from archlbr.contract.world import Scenario
+    from archlbr.host import Action
     from archlbr.vpmu.designs.sharing import Sharing
 
 UNWATCHED = Watch()

@@ -16,17 +16,17 @@ from archlbr.check.liveness import violation
 from archlbr.check.model import Model, Property, S, always, response, sometimes
 from archlbr.check.parts import Packed
 from archlbr.contract import designs
-from archlbr.contract import world as at
 from archlbr.contract.parts import WorldInParts, places
 from archlbr.contract.properties import BIT, CLAIMS
+from archlbr.host import state as at
 from archlbr.lbr.tagged import HOST, VM
 from archlbr.perf.events import ACTIVE, ERROR, OFF, PENDING
 from archlbr.vpmu.designs.sharing import REQUEST, VLBR, Sharing
 
 if TYPE_CHECKING:
     from archlbr.contract.actors import HostModel
-    from archlbr.contract.menu import Action
     from archlbr.contract.world import Scenario, World
+    from archlbr.host import Action
 
 Tick = Callable[[int], bool]
 
@@ -81,14 +81,14 @@ def _wants_in_vain(world: World) -> bool:
         return False
     return any(
         vcpu.enable and vcpu.level == 1 and task.event in (ERROR, OFF)
-        for vcpu, task in zip(world.vcpus, world.tasks, strict=True)
+        for vcpu, task in zip(world.vcpus, world.tasks[: len(world.vcpus)], strict=True)
     )
 
 
 def claims(design: Sharing, scenario: Scenario) -> list[Property[World]]:
     """Return the properties of a design in a scenario, as `check` takes them."""
     fair = tuple(f"{kind}@{c}" for kind in PROMISED for c in range(scenario.cpus))
-    at_cpus, at_tasks, at_vcpus, _, at_seen = places(scenario)
+    at_cpus, at_tasks, _, at_vcpus, _, at_seen = places(scenario)
     found: list[Property[World]] = [
         always(claim.name, _unseen(claim.name), at_seen)
         for claim in CLAIMS

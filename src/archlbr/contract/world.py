@@ -1,39 +1,19 @@
-"""The state that is explored: pCPUs, vCPU threads, vCPUs, and what each guest may expect to read.
+"""The state that is explored: the host, and what each guest may expect to read; the bounds of one exploration.
 
-`actors` moves it. It is made of the layers' own states (`lbr.tagged`, `perf.schedule`, `vpmu.designs`) and of ghosts,
-which only judge and never decide.
+`host.step` moves the host, `actors` puts it into the hands of `check`. Ghosts only judge and never decide.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from archlbr.lbr.tagged import NOBODY, Lbrs, reset
-from archlbr.perf.events import OFF, Opened
-from archlbr.perf.schedule import CpuPerf, TaskPerf
-from archlbr.vpmu.designs.sharing import Vcpu
+from archlbr.host import Cpu, Host, Setting, initial
+from archlbr.lbr.tagged import reset
 
-# Where a pCPU is. ENTRY_*: interrupts off before VM entry; EXIT_*: interrupts off after VM exit, and the steps of a
-# hand-over between them; CLAIM: inside an IPI of perf's, where only an NMI cuts in. CHECKED: after the look at KVM's
-# requests, interrupts still on. USER: out of KVM_RUN.
-HOST_ON, ENTRY, GUEST, EXIT, USER, CHECKED, ENTRY_STOPPED, ENTRY_LOADED, EXIT_SAVED, EXIT_DONE, CLAIM = range(11)
-PHASES = (
-    "host", "entry", "guest", "exit", "user", "checked", "entry: host stopped", "entry: guest loaded",
-    "exit: guest saved", "exit: host started", "claim",
-)  # fmt: skip
-
-
-class Cpu(NamedTuple):
-    """One pCPU. thread: 0 a host task or idle, else vCPU + 1. snapshot: host_debugctl. owner: whose the registers are
-    where a design says so: NOBODY, HOST, VM + vCPU.
-    """
-
-    thread: int
-    phase: int
-    lbr: Lbrs
-    perf: CpuPerf
-    snapshot: int
-    owner: int
+if TYPE_CHECKING:
+    from archlbr.perf.events import Opened
+    from archlbr.perf.schedule import TaskPerf
+    from archlbr.vpmu.designs.sharing import Vcpu
 
 
 class Ghost(NamedTuple):
@@ -49,11 +29,24 @@ class Ghost(NamedTuple):
 class World(NamedTuple):
     """Everything; seen: the properties that the last step broke, as bits."""
 
-    cpus: tuple[Cpu, ...]
-    tasks: tuple[TaskPerf, ...]
-    vcpus: tuple[Vcpu, ...]
+    host: Host
     ghosts: tuple[Ghost, ...]
     seen: int
+
+    @property
+    def cpus(self) -> tuple[Cpu, ...]:
+        """Return the pCPUs."""
+        return self.host.cpus
+
+    @property
+    def tasks(self) -> tuple[TaskPerf, ...]:
+        """Return what perf keeps of each thread."""
+        return self.host.tasks
+
+    @property
+    def vcpus(self) -> tuple[Vcpu, ...]:
+        """Return what KVM keeps of each vCPU."""
+        return self.host.vcpus
 
 
 class Scenario(NamedTuple):
@@ -76,17 +69,14 @@ class Scenario(NamedTuple):
     roams: int = 0
 
 
+def setting(scenario: Scenario) -> Setting:
+    """Return the host's setting in a scenario."""
+    return Setting(scenario.events, int("overflow" in scenario.may))
+
+
 def start(scenario: Scenario) -> World:
-    """Return the world before anything has happened: each pCPU runs its vCPU if it has one, in the host."""
+    """Return the world before anything has happened."""
     empty = reset(scenario.depth)
-    cpus = tuple(
-        Cpu(c + 1 if c < scenario.vcpus else 0, HOST_ON, empty, CpuPerf(event=OFF), 0, NOBODY)
-        for c in range(scenario.cpus)
-    )
+    host = initial((empty,) * scenario.cpus, scenario.vcpus)
     ghosts = tuple(Ghost(empty.stack, 0, c + 1 if c < scenario.cpus else 0) for c in range(scenario.vcpus))
-    return World(cpus, (TaskPerf(),) * scenario.vcpus, (Vcpu(),) * scenario.vcpus, ghosts, 0)
-
-
-def put(pairs: tuple[Any, ...], at: int, value: object) -> tuple[Any, ...]:
-    """Return a tuple with one place changed."""
-    return (*pairs[:at], value, *pairs[at + 1 :])
+    return World(host, ghosts, 0)

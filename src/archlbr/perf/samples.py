@@ -1,20 +1,20 @@
 """What a host sample carries as its branch stack, and what is wrong with it.
 
-`contract` calls it where an NMI is taken. Authority: intel_pmu_handle_irq() and intel_pmu_lbr_read() (arch/x86/events/
-intel/core.c, lbr.c), by way of reference perf-kvm-contract.md A7 and section D, H1 to H3.
+`host` takes samples, `contract` judges them. Authority: intel_pmu_handle_irq() and intel_pmu_lbr_read()
+(arch/x86/events/intel/core.c, lbr.c), by way of reference perf-kvm-contract.md A7 and section D, H1 to H3.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from archlbr.lbr.tagged import HOST, VM, Lbrs
+from archlbr.lbr.bank import HOST, VM, Bank
 
 
 class Sample(NamedTuple):
     """A sample's branch stack. none: it says that it has no stack. fresh: it was read from the registers just now."""
 
-    records: tuple[int, ...]
+    records: tuple[Any, ...]
     none: int
     fresh: int
 
@@ -23,7 +23,7 @@ NONE = Sample((), 1, 1)
 STALE = Sample((), 0, 0)
 
 
-def read(lbrs: Lbrs, *, muted: int) -> Sample:
+def read(lbrs: Bank, *, muted: int) -> Sample:
     """intel_pmu_lbr_read(): while the vLBR runs it returns early and leaves the stack of an earlier sample."""
     return STALE if muted else Sample(lbrs.stack, 0, 1)
 

@@ -7,20 +7,20 @@ stays (R5), an NMI while it is pending reports the old stack (R6), and the guest
 
 from __future__ import annotations
 
-from archlbr.lbr.tagged import HOST, NOBODY, VM, Lbrs
+from archlbr.lbr.bank import HOST, NOBODY, VM, B
 from archlbr.vpmu.designs.handover import saved
 from archlbr.vpmu.designs.sharing import REQUEST, Sharing, Vcpu
 
 REQUEST_NAIVE = Sharing("request", REQUEST, architectural=1)
 
 
-def served(lbrs: Lbrs, vcpu: Vcpu) -> tuple[Lbrs, Vcpu, int]:
+def served(lbrs: B, vcpu: Vcpu) -> tuple[B, Vcpu, int]:
     """Return registers, vCPU and owner after a request: what is in the registers is saved as the guest's, unasked."""
-    after = saved(lbrs, vcpu)._replace(want=0)
-    return Lbrs(0, lbrs.select, (NOBODY,) * len(lbrs.stack)), after, HOST
+    lbrs, after = saved(lbrs, vcpu)
+    return lbrs.wiped().controlled(0), after._replace(want=0), HOST
 
 
-def given_back(lbrs: Lbrs, vcpu: Vcpu, v: int) -> tuple[Lbrs, int]:
+def given_back(lbrs: B, vcpu: Vcpu, v: int) -> tuple[B, int]:
     """Return registers and owner after the guest gets its records back."""
     stack = vcpu.image or (NOBODY,) * len(lbrs.stack)
-    return Lbrs(0, vcpu.select, stack), VM + v
+    return lbrs.loaded(vcpu.select, stack).controlled(0), VM + v

@@ -1,15 +1,15 @@
 """How KVM and perf share the LBRs under a design: the choices as data, and what KVM keeps of a vCPU for it.
 
-`vlbr`, `series_v2_sharing`, `request`, `mediated`, `mediated_lbr` and `archlbr_sharing` fill it in; `contract` composes
+`vlbr`, `series_v2_sharing`, `request`, `mediated`, `mediated_lbr` and `archlbr_sharing` fill it in; `host` composes
 it with perf's side. A design of the family `handover` is a set of steps, and a step left out is a seeded bug, or what
 makes a design naive.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from archlbr.lbr.tagged import NOBODY
+from archlbr.lbr.bank import NOBODY
 
 # vlbr: an event of perf's stands for the guest, and perf schedules it. request: perf asks, KVM serves. handover: the
 # registers change hands at named points with interrupts off.
@@ -29,7 +29,7 @@ class Vcpu(NamedTuple):
     cleanup: int = 0
     level: int = 1
     smm: int = 0
-    image: tuple[int, ...] = ()
+    image: tuple[Any, ...] = ()
     select: int = NOBODY
     want: int = 0
     starved: int = 0

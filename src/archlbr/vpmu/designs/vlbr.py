@@ -1,6 +1,6 @@
 """`vlbr-6.1` and `vlbr-6.12`: the legacy vLBR event as merged, before and after the snapshot of DEBUGCTL moved.
 
-`contract` composes these rules with perf's. Authority: arch/x86/kvm/vmx/pmu_intel.c and vmx.c, by way of reference
+`host` composes these rules with perf's. Authority: arch/x86/kvm/vmx/pmu_intel.c and vmx.c, by way of reference
 perf-kvm-contract.md A5 and A6. vlbr-6.1 is vanilla 6.1, with the snapshot in vmx_vcpu_load(); vlbr-6.12 has commit
 189ecdb3e112 (in v6.14, and in v6.12.117), which takes it in vcpu_enter_guest() with interrupts off, and handles an NMI
 inside vmx_vcpu_enter_exit(), before the write-back. Both are predictions until somebody has seen them on hardware.

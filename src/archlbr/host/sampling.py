@@ -1,4 +1,4 @@
-"""The facility, the vPMU and perf composed: one state, pure steps, requests routed as values.
+"""One sample of a guest's stack, through its own vPMU: a pure step.
 
 `machine` runs it, through its compiled twin (`machine.pmi`), for each sample. Here a sample is one step: the counter's
 PMI freezes the stack, the profiler's handler reads it through the vPMU, and clearing LBR_FRZ, or setting LBREn again

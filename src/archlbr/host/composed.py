@@ -1,0 +1,68 @@
+"""What every design's composition has in common: the table of actions, and how a state is changed.
+
+`vlbr`, `handover` and `request` compose perf's steps and KVM's for their families of designs; `step` chooses. An
+action that cannot happen, or would do nothing, gives None.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from archlbr.host.state import QUIET, Cpu, Host, Moved, Setting, put
+from archlbr.perf.events import Opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from archlbr.perf.schedule import TaskPerf
+    from archlbr.vpmu.designs.sharing import Sharing, Vcpu
+
+UNOPENED = Opened()
+
+
+class Composed:
+    """One design on one setting. steps: the actions that are this family's alone. own: the actions it has.
+
+    Immutable: each `on_ACTION` is a pure function of the state, the pCPU and the action's argument.
+    """
+
+    steps: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+
+    def __init__(self, sharing: Sharing, setting: Setting) -> None:
+        """Prepare the table of actions."""
+        self.sharing = sharing
+        self.setting = setting
+        self.opened = tuple(event or UNOPENED for event in setting.events)
+        self.moves: dict[str, Callable[[Host, int, int], Moved | None]] = {
+            name[3:]: getattr(self, name)
+            for name in dir(self)
+            if name.startswith("on_") and name[3:] not in self.absent
+        }
+
+    def settled(self, host: Host) -> Host:
+        """Return the host after the steps that an installation leaves open."""
+        return host
+
+    def view(self, cpu: Cpu) -> int:
+        """Return perf's view of a pCPU's enable bit while host code runs; -1 where hardware has frozen it."""
+        raise NotImplementedError
+
+    def reads(self, host: Host, c: int) -> tuple[object, ...]:
+        """Return the records that the guest on a pCPU would read."""
+        raise NotImplementedError
+
+    # What the families share
+
+    def changed(self, host: Host, c: int, cpu: Cpu) -> Host:
+        """Return the host with one pCPU changed."""
+        return Host(put(host.cpus, c, cpu), host.tasks, host.vcpus)
+
+    def moved(self, host: Host, c: int, cpu: Cpu) -> Moved:
+        """Return the host with one pCPU changed, and nothing told."""
+        return Host(put(host.cpus, c, cpu), host.tasks, host.vcpus), QUIET
+
+    def with_vcpu(self, host: Host, c: int, cpu: Cpu, v: int, vcpu: Vcpu, task: TaskPerf | None = None) -> Host:
+        """Return the host with one pCPU and what belongs to one vCPU changed."""
+        tasks = host.tasks if task is None else put(host.tasks, v, task)
+        return Host(put(host.cpus, c, cpu), tasks, put(host.vcpus, v, vcpu))
