@@ -1,6 +1,6 @@
 """What must hold, one bit each: the properties of reference perf-kvm-contract.md, section D.
 
-The actors set a bit in `World.seen` when their step breaks one; `check` finds the states that have it. L1 to L3 are
+`judge` sets a bit in `World.seen` when a step breaks one; `check` finds the states that have it. L1 to L3 are
 responses, decided over the whole graph.
 """
 

@@ -6,6 +6,7 @@ action that cannot happen, or would do nothing, gives None.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from archlbr.host.state import QUIET, Cpu, Host, Moved, Setting, put
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 UNOPENED = Opened()
 
 
-class Composed:
-    """One design on one setting. steps: the actions that are this family's alone. own: the actions it has.
+class Composed(ABC):
+    """One design on one setting. steps: the actions that are this family's alone. absent: those of its base's it lacks.
 
     Immutable: each `on_ACTION` is a pure function of the state, the pCPU and the action's argument.
     """
@@ -44,13 +45,13 @@ class Composed:
         """Return the host after the steps that an installation leaves open."""
         return host
 
+    @abstractmethod
     def view(self, cpu: Cpu) -> int:
         """Return perf's view of a pCPU's enable bit while host code runs; -1 where hardware has frozen it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reads(self, host: Host, c: int) -> tuple[object, ...]:
         """Return the records that the guest on a pCPU would read."""
-        raise NotImplementedError
 
     # What the families share
 
