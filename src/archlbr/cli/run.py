@@ -7,21 +7,24 @@ import os
 import select
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archlbr.cli.formats import Format
 from archlbr.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from archlbr.cli.stats import Stopwatch
+    from archlbr.cpu.words import Words
     from archlbr.machine.board import Board
     from archlbr.machine.models import Model
     from archlbr.profile.output import Output
-    from archlbr.vpmu.designs import Design
+    from archlbr.vpmu.designs.hypervisors import Hypervisor
 
 # Model nanoseconds between two looks at the keyboard and the wall clock.
 _LOOK = 20_000_000
@@ -34,8 +37,12 @@ COMMAND_LINE = "console=ttyS0 mitigations=off"
 
 def run(
     kernel: Annotated[
-        str,
-        typer.Option("--kernel", metavar="IMAGE", help="A Linux bzImage (vmlinuz), a multiboot or x86-64 ELF image."),
+        list[str],
+        typer.Option(
+            "--kernel",
+            metavar="IMAGE",
+            help="A Linux bzImage (vmlinuz), a multiboot or x86-64 ELF image; twice for two on one processor.",
+        ),
     ],
     initrd: Annotated[str | None, typer.Option("--initrd", metavar="FILE", help="Its first file system.")] = None,
     append: Annotated[
@@ -55,6 +62,15 @@ def run(
     design: Annotated[
         str, typer.Option("--design", metavar="DESIGN", help="How the hypervisor virtualizes the LBRs.")
     ] = "archlbr",
+    host_event: Annotated[
+        str | None,
+        typer.Option(
+            "--host-event", metavar="EVENT", help="An LBR event of the host's: pinned or flexible, then ,exclude_guest."
+        ),
+    ] = None,
+    share: Annotated[
+        int, typer.Option("--slice", metavar="N", help="How many instructions a guest runs before another does.")
+    ] = 1_000_000,
     trace: Annotated[
         str | None,
         typer.Option("--trace", metavar="FILE", help="Write every branch the guest takes; FILE.parquet for Parquet."),
@@ -63,6 +79,9 @@ def run(
         str | None, typer.Option("--trace-range", metavar="LOW-HIGH", help="Only those from these addresses.")
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="End the run after this time.")] = 0.0,
+    form: Annotated[
+        Format, typer.Option("--format", help="Of what guests that share a processor showed, on stderr.")
+    ] = Format.TEXT,
     stats: Annotated[bool, typer.Option("--stats", help="End with a line of numbers on stderr.")] = False,
 ) -> int:
     """Boot a machine: its serial console is stdin and stdout, its exit status what the guest writes to port F4H.
@@ -70,26 +89,41 @@ def run(
     `make guest` fetches what this line boots, up to a shell in which perf record -b works:
 
     archlbr run --kernel build/guest/vmlinuz --initrd build/guest/guest.cpio
+
+    Given --kernel twice, or --host-event, guests and host share the processor's LBRs as the design says. What each
+    was given of them is told on stderr, and the exit status is 1 if a property of `archlbr check` was broken.
     """
+    from archlbr.cli.sharing import report, run_together
     from archlbr.cli.stats import Stopwatch
-    from archlbr.cpu import words as at
     from archlbr.machine.board import Board
-    from archlbr.machine.images import is_linux
     from archlbr.profile.output import Output
 
     size = parse_size(memory)
     model = parse_model(cpu)
-    registers = parse_design(design)
+    hypervisor = parse_design(design)
     span = parse_range(trace_range) if trace_range is not None else (0, 1 << 64)
-    image, first = _read(kernel), _read(initrd) if initrd is not None else b""
+    images, first = [_read(path) for path in kernel], _read(initrd) if initrd is not None else b""
+    boots = [
+        partial(_boot, image=image, name=name, initrd=first, append=append)
+        for image, name in zip(images, kernel, strict=True)
+    ]
     watch = Stopwatch()
+    if len(images) > 1 or host_event is not None:
+        if output is not None or trace is not None:
+            raise InputError("-o and --trace take what one guest sends or does: give one --kernel and no --host-event")
+        pcpu, ended = run_together(
+            model, hypervisor, boots, size, host_event, share, lambda: not timeout or watch.seconds() <= timeout
+        )
+        status = report(pcpu, hypervisor, form)
+        if stats:
+            _print_stats(watch, [board.words for board in pcpu.guests], pcpu.findings.host.samples)
+        return status if ended else _timed_out(timeout)
     console, sent = bytearray(), bytearray()
     with contextlib.ExitStack() as open_files:
         out = open_files.enter_context(Output(output)) if output is not None else None
         branches = open_files.enter_context(Output(trace)) if trace is not None else None
-        board = Board(model, size, console.append, sent.append, registers)
-        given = append if append is not None else COMMAND_LINE if is_linux(image) else ""
-        board.start_image(image, kernel, first, given)
+        board = Board(model, size, console.append, sent.append, hypervisor)
+        boots[0](board)
         if branches is not None:
             folder = open_files.enter_context(tempfile.TemporaryDirectory(prefix="archlbr-"))
             status = _traced(board, Path(folder), span, branches, lambda: _drive(board, console, watch, timeout))
@@ -98,9 +132,26 @@ def run(
         if out is not None:
             out.write(bytes(sent))
     if stats:
-        words = board.words
-        watch.print(instructions=int(words[at.RETIRED]), branches=int(words[at.TAKEN]), samples=0, engine="unicorn")
+        _print_stats(watch, [board.words], 0)
     return status
+
+
+def _boot(board: Board, image: bytes, name: str, initrd: bytes, append: str | None) -> None:
+    from archlbr.machine.images import is_linux
+
+    board.start_image(image, name, initrd, append if append is not None else COMMAND_LINE if is_linux(image) else "")
+
+
+def _print_stats(watch: Stopwatch, words: list[Words], samples: int) -> None:
+    from archlbr.cpu import words as at
+
+    instructions, branches = (sum(int(one[place]) for one in words) for place in (at.RETIRED, at.TAKEN))
+    watch.print(instructions=instructions, branches=branches, samples=samples, engine="unicorn")
+
+
+def _timed_out(timeout: float) -> int:
+    print(f"archlbr: the machine ran for {timeout:g} s without an end", file=sys.stderr)
+    return TIMED_OUT
 
 
 def _traced(board: Board, folder: Path, span: tuple[int, int], out: Output, drive: Callable[[], int]) -> int:
@@ -156,13 +207,13 @@ def parse_model(text: str) -> Model:
     return model
 
 
-def parse_design(name: str) -> Design:
+def parse_design(name: str) -> Hypervisor:
     """Return a design by its name; InputError for a name that is none."""
-    from archlbr.vpmu.designs import DESIGNS
+    from archlbr.vpmu.designs.hypervisors import HYPERVISORS
 
-    if name not in DESIGNS:
-        raise InputError(f"unknown design {name!r}: use one of {', '.join(DESIGNS)}")
-    return DESIGNS[name]
+    if name not in HYPERVISORS:
+        raise InputError(f"unknown design {name!r}: use one of {', '.join(HYPERVISORS)}")
+    return HYPERVISORS[name]
 
 
 def _read(path: str) -> bytes:
@@ -187,8 +238,7 @@ def _drive(board: Board, console: bytearray, watch: Stopwatch, timeout: float) -
                 print(f"archlbr: the machine ended: {board.cause}", file=sys.stderr)
             return status
         if timeout and watch.seconds() > timeout:
-            print(f"archlbr: the machine ran for {timeout:g} s without an end", file=sys.stderr)
-            return TIMED_OUT
+            return _timed_out(timeout)
         if keyboard >= 0 and board.serial.wanted and select.select([keyboard], [], [], 0)[0]:
             typed = os.read(keyboard, 64)
             if typed:

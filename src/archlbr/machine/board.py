@@ -33,14 +33,14 @@ from archlbr.machine.devices.ports import Ports
 from archlbr.machine.devices.serial import Serial
 from archlbr.machine.images import Start, load
 from archlbr.machine.vcpu import Vcpu
-from archlbr.vpmu.designs import DEFAULT
+from archlbr.vpmu.designs.hypervisors import ARCHLBR_HYPERVISOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from archlbr.cpu.words import Words
     from archlbr.machine.models import Model
-    from archlbr.vpmu.designs import Design
+    from archlbr.vpmu.designs.hypervisors import Hypervisor
 
 DEBUG_EXIT: Final = 0xF4
 # The exit status of a machine that cannot go on.
@@ -63,7 +63,7 @@ def _drop_rows(_rows: Words) -> None:
 class Board:
     """A machine of one processor with `memory` bytes; `transmit` and `deliver` get what the two serial ports send.
 
-    design: how the vPMU virtualizes the LBRs.
+    hypervisor: how the LBRs are virtualized. vcpu: `shared_vcpu.SharedVcpu` for one that shares its processor.
     """
 
     def __init__(
@@ -72,7 +72,8 @@ class Board:
         memory: int,
         transmit: Callable[[int], None],
         deliver: Callable[[int], None] = _drop,
-        design: Design = DEFAULT,
+        hypervisor: Hypervisor = ARCHLBR_HYPERVISOR,
+        vcpu: type[Vcpu] = Vcpu,
     ) -> None:
         self.status: int | None = None
         self.cause = ""  # why the machine ended, when the guest did not end it
@@ -82,7 +83,7 @@ class Board:
         self._ram = mmap.mmap(-1, memory)
         self.memory = memoryview(self._ram)
         self.words = np.zeros(observing.OBSERVING_WORDS, np.uint64)
-        self.vcpu = Vcpu(model, self.words, design)
+        self.vcpu = vcpu(model, self.words, hypervisor)
         self.engine = SupervisorEngine(self.vcpu, self.vcpu.cpuid)
         self.uc: Any = self.engine.uc
         self.uc.mem_map_ptr(0, memory, uc.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(self._ram)))

@@ -15,6 +15,7 @@ import numpy as np
 from archlbr.arch import msrs
 from archlbr.arch.cpuid import Leaf0A
 from archlbr.arch.outcomes import Done, Value
+from archlbr.arch.vmx import VM_ENTRY_LOAD_IA32_LBR_CTL, VM_EXIT_CLEAR_IA32_LBR_CTL
 from archlbr.cpu import words as at
 from archlbr.cpu.unicorn.supervisor import ENGINES_OWN
 from archlbr.errors import InternalError
@@ -29,7 +30,7 @@ from archlbr.machine.models import PDCM
 from archlbr.vpmu import step as vpmu
 from archlbr.vpmu.actions import CpuidInstruction, Overflow, Rdpmc, Registers, VmEntry
 from archlbr.vpmu.cpuid import ARCH_LBR, supported
-from archlbr.vpmu.designs import DEFAULT
+from archlbr.vpmu.designs.hypervisors import ARCHLBR_HYPERVISOR
 from archlbr.vpmu.registers import BY_INDEX
 from archlbr.vpmu.state import platform, with_lbr
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from archlbr.machine.models import Model
     from archlbr.vpmu.actions import Action, Outcome
     from archlbr.vpmu.cpuid import Cpuid
-    from archlbr.vpmu.designs import Design
+    from archlbr.vpmu.designs.hypervisors import Hypervisor
     from archlbr.vpmu.state import Platform, State
 
 # Registers that the board keeps: MISC_ENABLE (performance monitoring is there, PEBS is not), the APIC's base,
@@ -77,15 +78,25 @@ _OLD_ENTRIES: Final = _numbered(
 _TIMES, _REGISTERS = slice(w.TIMED, w.PENDING + 1), slice(w.CTL, w.SMM_DEBUGCTL + 1)
 
 
-def platform_of(model: Model) -> Platform:
-    """Return the host that a model's processor makes: everything it has, and DEBUGCTL[12] for guests."""
-    held = _FW_WRITE | model.lbr_format
-    return platform(model.facility, model.cpuid, capabilities=held, freezes_counters=1)
+def platform_of(model: Model, hypervisor: Hypervisor) -> Platform:
+    """Return the host that a model's processor makes under a hypervisor, with DEBUGCTL[12] for guests.
+
+    A hypervisor that knows only model-specific LBRs does not use the VMX controls of the others.
+    """
+    sharing = hypervisor.sharing
+    held = _FW_WRITE | (model.lbr_format if sharing.exposes else 0)
+    entry, leave = (VM_ENTRY_LOAD_IA32_LBR_CTL, VM_EXIT_CLEAR_IA32_LBR_CTL) if sharing.architectural else (0, 0)
+    return platform(
+        model.facility, model.cpuid, entry_controls=entry, exit_controls=leave, capabilities=held, freezes_counters=1
+    )
 
 
-def guest_cpuid(design: Design, host: Platform, hidden: frozenset[str]) -> Cpuid:
+def guest_cpuid(hypervisor: Hypervisor, host: Platform, hidden: frozenset[str]) -> Cpuid:
     """Return the leaves that userspace sets: what KVM supports, without what the model hides from its guest."""
-    cpuid = supported(design, host)
+    cpuid = supported(hypervisor.registers, host)
+    leaf0a = cpuid.leaf0a
+    version = min(leaf0a.version, hypervisor.pmu_version)
+    cpuid = cpuid._replace(leaf0a=leaf0a._replace(eax=leaf0a.eax & ~0xFF | version))
     if "pmu" in hidden:
         cpuid = cpuid._replace(pdcm=0, leaf0a=Leaf0A())
     if hidden:
@@ -100,10 +111,10 @@ class Vcpu:
     board delivers it and clears it.
     """
 
-    def __init__(self, model: Model, words: Words, design: Design = DEFAULT) -> None:
+    def __init__(self, model: Model, words: Words, hypervisor: Hypervisor = ARCHLBR_HYPERVISOR) -> None:
         self.model = model
-        self.design = design
-        self.platform = platform_of(model)
+        self.design = hypervisor.registers
+        self.platform = platform_of(model, hypervisor)
         self.overflowed = 0
         self._words = words
         self._lbr = words[observing.LBR_AT : observing.LBR_END]
@@ -112,7 +123,7 @@ class Vcpu:
         self._counting = Counting(words)
         self._plain = dict(_PLAIN)
         self._counts = False
-        self.state: State = vpmu.boot(design, self.platform, guest_cpuid(design, self.platform, model.hidden))
+        self.state: State = vpmu.boot(self.design, self.platform, guest_cpuid(hypervisor, self.platform, model.hidden))
         self._entries = _ENTRIES if self.state.rules.flavour == ARCH else _OLD_ENTRIES
         self.do(VmEntry())
 

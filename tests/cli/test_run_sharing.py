@@ -1,0 +1,105 @@
+"""`archlbr run` with guests that share a processor: what it prints, how it ends, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from archlbr.cli.app import main
+from archlbr.machine.models import SAPPHIRE_RAPIDS, SKYLAKE_SERVER
+from tests.machine.sharing_guests import bzimage, quiet, reading, saying, steady
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VLBR = ("--cpu", "skylake-server", "--design", "vlbr-6.12")
+
+
+def image(folder: Path, name: str, code: bytes, number: int) -> str:
+    path = folder / name
+    path.write_bytes(bzimage(code, number))
+    return str(path)
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "archlbr", "run", "--memory", "64M", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+
+
+def test_two_guests_with_archlbr_hold_nothing_foreign(tmp_path: Path) -> None:
+    kernels = [image(tmp_path, "a", steady(SAPPHIRE_RAPIDS), 0), image(tmp_path, "b", steady(SAPPHIRE_RAPIDS), 1)]
+    event = ("--host-event", "flexible,exclude_guest")
+    ended = run("--kernel", kernels[0], "--kernel", kernels[1], "--slice", "700", *event)
+    assert ended.returncode == 0
+    first, second, host, last = ended.stderr.splitlines()
+    assert first == "A: 12 stacks, 384 records, 0 foreign"
+    assert second == "B: 12 stacks, 384 records, 0 foreign"
+    assert host.startswith("host: ")
+    assert " records, 0 foreign, " in host
+    assert host.endswith(", 0 hold an old one")
+    assert last == "archlbr: no property was broken"
+
+
+def test_the_leak_from_one_guest_to_the_other_is_named_and_replays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernels = [image(tmp_path, "a", steady(SKYLAKE_SERVER), 0), image(tmp_path, "b", quiet(SKYLAKE_SERVER), 1)]
+    ended = run("--kernel", kernels[0], "--kernel", kernels[1], "--slice", "2000", *VLBR, "--format", "json")
+    assert ended.returncode == 1
+    told = json.loads(ended.stderr)
+    assert (told["version"], told["design"], list(told["parties"])) == (1, "vlbr-6.12", ["A", "B", "host"])
+    assert told["parties"]["A"]["foreign"] == 32
+    assert told["broken"]["S2"]["times"] == 32
+    assert told["broken"]["S2"]["names"] == ["I5b"]
+    assert main(["replay", told["broken"]["S2"]["replay"]]) == 1
+    assert "vlbr-6.12/neighbours violates S2" in capsys.readouterr().out
+
+
+def test_a_host_event_and_a_guest_alone_in_words(tmp_path: Path) -> None:
+    kernel = image(tmp_path, "a", reading(SKYLAKE_SERVER), 0)
+    ended = run("--kernel", kernel, "--slice", "2000", *VLBR, "--host-event", "pinned,exclude_guest", "--stats")
+    assert ended.returncode == 1
+    lines = ended.stderr.splitlines()
+    broken = "vlbr-6.12 breaks S1 (no record of the host's is ever returned to a guest)"
+    assert any(line.startswith(broken) for line in lines)
+    named = "  I3: a vLBR added as second user gets the host's records, nothing resets; "
+    assert any(line.startswith(named) and "archlbr replay archlbr-replay-" in line for line in lines)
+    assert lines[-1].startswith("stats: instructions=")
+
+
+def test_lines_of_two_consoles_begin_with_their_guest(tmp_path: Path) -> None:
+    kernels = [image(tmp_path, "a", saying(b"one\ntwo\n"), 0), image(tmp_path, "b", saying(b"three"), 1)]
+    ended = run("--kernel", kernels[0], "--kernel", kernels[1])
+    assert sorted(ended.stdout.splitlines()) == ["A: one", "A: two", "B: three"]
+
+
+def test_a_design_without_lbrs_for_the_processor_says_why(tmp_path: Path) -> None:
+    kernel = image(tmp_path, "a", saying(b"x"), 0)
+    ended = run("--kernel", kernel, "--kernel", kernel, "--design", "vlbr-6.12")
+    assert "A has no LBRs: KVM cannot virtualize the LBRs here: the VMX controls or the PMU are missing" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--host-event", "sometimes"), "unknown host event 'sometimes': begin with pinned or flexible"),
+        (("--host-event", "pinned,now"), "unknown word 'now' of a host event"),
+        (("--host-event", "pinned,period=0"), "a period of 0 samples for ever"),
+        (("--host-event", "pinned", "--slice", "0"), "a slice of 0 instructions"),
+        (("--host-event", "pinned", "-o", "x"), "-o and --trace take what one guest sends or does"),
+        (("--kernel", "{}", "--kernel", "{}"), "3 guests: 2 can share a processor"),
+        (("--design", "mine"), "unknown design 'mine': use one of archlbr, vlbr-6.1, vlbr-6.12, series-v2"),
+    ],
+)
+def test_wrong_words_are_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], complaint: str
+) -> None:
+    kernel = image(tmp_path, "a", saying(b"x"), 0)
+    assert main(["run", "--kernel", kernel, *(word.format(kernel) for word in words)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"archlbr: {complaint}")
+    assert error.count("\n") == 1

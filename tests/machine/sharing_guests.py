@@ -1,0 +1,156 @@
+"""Bare-metal guests that share a processor: each has code addresses of its own and keeps what it reads of its LBRs.
+
+Assembled here by hand. A guest leaves every FROM that it reads in its memory, at READ; what stands there is looked at
+by address, so that no code of ours says whose a record is.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from unicorn import x86_const as x86
+
+from archlbr.contract.driven import Driven
+from archlbr.machine.board import Board
+from archlbr.machine.hostcode import HOST, HostCode
+from archlbr.machine.pcpu import Pcpu, Timing
+from archlbr.machine.shared_vcpu import SharedVcpu
+
+if TYPE_CHECKING:
+    from archlbr.machine.models import Model
+    from archlbr.perf.events import Opened
+    from archlbr.vpmu.designs.hypervisors import Hypervisor
+
+DEPTH = 32
+READ = 0x1000000
+MEMORY = 64 << 20
+# call leaf; dec esi; jnz back to the call; jmp over leaf; leaf: ret
+_LOOP = bytes.fromhex("e806000000 ffce 75f7 eb01 c3")
+_END = bytes.fromhex("b000 e6f4 ebfe")  # mov al, 0; out 0f4h, al
+_KEEP = bytes.fromhex("0f32 48c1e220 4809d0 488907 4883c708")  # rdmsr; join EDX and EAX; mov [rdi], rax; add rdi, 8
+
+
+def base(number: int) -> int:
+    """Return where a guest's code lies."""
+    return 0x200000 + 0x100000 * number
+
+
+def wrmsr(msr: int, value: int) -> bytes:
+    """Return WRMSR of a value."""
+    low, high = struct.pack("<I", value & 0xFFFFFFFF), struct.pack("<I", value >> 32)
+    return b"\xb9" + struct.pack("<I", msr) + b"\xb8" + low + b"\xba" + high + b"\x0f\x30"
+
+
+def _on(model: Model) -> bytes:
+    return wrmsr(0x14CE, 0x7F0007) if model.lbr.depths else wrmsr(0x1C8, 0) + wrmsr(0x1D9, 1)
+
+
+def _off(model: Model) -> bytes:
+    return wrmsr(0x14CE, 0x7F0006) if model.lbr.depths else wrmsr(0x1D9, 0)
+
+
+def _branches(count: int) -> bytes:
+    return b"\xbe" + struct.pack("<I", count) + _LOOP
+
+
+def _read(model: Model, depth: int = DEPTH) -> bytes:
+    first = 0x1500 if model.lbr.depths else 0x680
+    return b"".join(b"\xb9" + struct.pack("<I", first + x) + _KEEP for x in range(depth))
+
+
+def _times(count: int, body: bytes) -> bytes:
+    back = b"\x49\xff\xc8\x0f\x85" + struct.pack("<i", -(len(body) + 9))  # dec r8; jnz
+    return b"\x49\xc7\xc0" + struct.pack("<I", count) + body + back
+
+
+def _program(body: bytes) -> bytes:
+    return b"\xbf" + struct.pack("<I", READ) + body + _END  # mov edi, READ
+
+
+def toggling(model: Model, times: int = 20, branches: int = 300, pause: int = 0) -> bytes:
+    """Return a guest that turns its LBRs on, branches, turns them off and, after a pause, reads them; again and again.
+
+    A pause is that many NOPs: time without a branch.
+    """
+    return _program(_times(times, _on(model) + _branches(branches) + _off(model) + b"\x90" * pause + _read(model)))
+
+
+def steady(model: Model, times: int = 12, branches: int = 40, pause: int = 3000, depth: int = DEPTH) -> bytes:
+    """Return a guest that keeps its LBRs on: it branches, does nothing for long without a branch, and reads."""
+    chosen = wrmsr(0x14CF, depth) if depth != DEPTH else b""
+    body = _branches(branches) + b"\x90" * pause + _read(model, depth)
+    return _program(chosen + _on(model) + _times(times, body))
+
+
+def reading(model: Model, times: int = 4, pause: int = 3000) -> bytes:
+    """Return a guest that reads its LBRs and never turns them on."""
+    return _program(_times(times, b"\x90" * pause + _read(model)))
+
+
+def quiet(model: Model, rest: int = 20_000) -> bytes:
+    """Return a guest that fills its LBRs, turns them off, and goes on for long without looking at them."""
+    return _program(_on(model) + _branches(100) + _off(model) + _times(rest, b"\x90" * 4))
+
+
+def plain(rest: int = 20_000) -> bytes:
+    """Return a guest that knows of no LBRs."""
+    return _program(_times(rest, b"\x90" * 4))
+
+
+def saying(text: bytes) -> bytes:
+    """Return a guest that sends a text to its console and ends."""
+    sent = b"".join(b"\xb0" + bytes([byte]) + b"\xee" for byte in text)  # mov al, byte; out dx, al
+    return _program(b"\x66\xba\xf8\x03" + sent)  # mov dx, 3f8h
+
+
+def bzimage(code: bytes, number: int) -> bytes:
+    """Return a file that the 64-bit boot protocol takes for a kernel: `code` at a guest's own addresses."""
+    image = bytearray(1024 + 0x200)
+    image[0x1F1] = 1  # one setup sector beside the first
+    image[0x201] = 0x66
+    image[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", image, 0x206, 0x20F)
+    struct.pack_into("<H", image, 0x236, 1)
+    struct.pack_into("<QI", image, 0x258, base(number), 0x200000)
+    return bytes(image) + code
+
+
+def shared(
+    hypervisor: Hypervisor, model: Model, programs: list[bytes], event: Opened | None = None, **timing: int
+) -> Pcpu:
+    """Return a processor that runs these guests, started."""
+    guests = []
+    for number, code in enumerate(programs):
+        board = Board(model, MEMORY, lambda _byte: None, hypervisor=hypervisor, vcpu=SharedVcpu)
+        board.memory[base(number) : base(number) + len(code)] = code
+        board.start(base(number))
+        guests.append(board)
+    composed = Driven(hypervisor.sharing, len(guests), event)
+    return Pcpu(composed, guests, HostCode(model), event, Timing(**timing))
+
+
+def finish(pcpu: Pcpu, turns: int = 5000) -> Pcpu:
+    """Run until every guest has ended."""
+    while not pcpu.done:
+        pcpu.turn()
+        turns -= 1
+        assert turns, "the guests do not end"
+    return pcpu
+
+
+def kept(pcpu: Pcpu, number: int) -> dict[str, int]:
+    """Return how many addresses a guest read, by whose code lies there: `own`, `host`, `other`, and `zero`."""
+    memory = pcpu.guests[number].memory
+    found = {"own": 0, "host": 0, "other": 0, "zero": 0}
+    count = (int(pcpu.guests[number].uc.reg_read(x86.UC_X86_REG_RDI)) - READ) // 8
+    for address in struct.unpack_from(f"<{count}Q", memory, READ):
+        if address in range(base(number), base(number) + 0x100000):
+            found["own"] += 1
+        elif address in HOST:
+            found["host"] += 1
+        elif address:
+            found["other"] += 1
+        else:
+            found["zero"] += 1
+    return found

@@ -1,0 +1,146 @@
+"""Guests on one processor with the host: real code, real records; whose each is shows in its address.
+
+With `archlbr` nobody is ever given another's record. With the merged and the naive designs the interleavings that the
+search finds happen to real code, and the run names them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from archlbr.check import replay
+from archlbr.contract import designs, scenarios
+from archlbr.contract.driven import setting
+from archlbr.contract.interleavings import NAMED
+from archlbr.contract.lanes import model_of
+from archlbr.contract.observed import followed, observed
+from archlbr.contract.properties import BIT
+from archlbr.contract.verdicts import judge
+from archlbr.machine.models import MODELS, SAPPHIRE_RAPIDS, SKYLAKE_SERVER, Model
+from archlbr.perf.events import Opened
+from archlbr.vpmu.designs.hypervisors import HYPERVISORS
+from tests.machine.sharing_guests import finish, kept, plain, quiet, reading, shared, steady, toggling
+
+if TYPE_CHECKING:
+    from archlbr.machine.pcpu import Pcpu
+
+ARCHLBR = HYPERVISORS["archlbr"]
+FLEXIBLE, PINNED, OF_GUEST, OF_TASK = Opened(), Opened(pinned=1), Opened(exclude_guest=0), Opened(task=1)
+EVENTS = {
+    "none": (None, {}),
+    "flexible": (FLEXIBLE, {}),
+    "pinned": (PINNED, {}),
+    "toggled": (FLEXIBLE, {"every": 3_000}),
+    "opened late": (PINNED, {"opens": 20_000}),
+    "of the guest": (OF_GUEST, {}),
+    "of the host task": (OF_TASK, {"every": 5_000}),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+@pytest.mark.parametrize("model", MODELS)
+def test_with_archlbr_no_guest_and_no_sample_holds_a_foreign_address(model: str, name: str) -> None:
+    event, timing = EVENTS[name]
+    cpu = MODELS[model]
+    pcpu = finish(shared(ARCHLBR, cpu, [toggling(cpu), steady(cpu)], event, share=700, **timing))
+    assert [kept(pcpu, v) for v in range(2)] == [
+        {"own": 640, "host": 0, "other": 0, "zero": 0},
+        {"own": 384, "host": 0, "other": 0, "zero": 0},
+    ]
+    host, guests = pcpu.findings.host, pcpu.findings.guests
+    assert [(party.entries, party.foreign, party.lost) for party in guests] == [(640, 0, 0), (384, 0, 0)]
+    assert all(party.samples > 0 for party in guests)
+    assert (host.foreign, host.stale, pcpu.findings.broken) == (0, 0, {})
+    if name not in ("none", "of the host task"):  # no host task runs beside two guests
+        assert host.samples > host.none > 0
+        assert host.entries > 0
+
+
+def test_a_guest_alone_shares_with_a_host_task() -> None:
+    cpu = SAPPHIRE_RAPIDS
+    pcpu = finish(shared(ARCHLBR, cpu, [steady(cpu)], OF_TASK, share=2_000, every=7_000))
+    assert kept(pcpu, 0) == {"own": 384, "host": 0, "other": 0, "zero": 0}
+    assert pcpu.findings.host.entries > 0
+    assert pcpu.findings.broken == {}
+
+
+def test_depths_that_differ_move_with_their_guests() -> None:
+    cpu = SAPPHIRE_RAPIDS
+    programs = [steady(cpu, depth=8), steady(cpu, depth=16)]
+    pcpu = finish(shared(ARCHLBR, cpu, programs, FLEXIBLE, share=700))
+    assert [kept(pcpu, v)["own"] for v in range(2)] == [12 * 8, 12 * 16]
+    assert (pcpu.findings.host.foreign, pcpu.findings.broken) == (0, {})
+
+
+# What happens to real code under each design: the guests, the host's event, the time, the property, and where what the
+# first guest kept shows it: addresses of the host's, of the other guest's, nothing where it had records.
+S, A = SKYLAKE_SERVER, SAPPHIRE_RAPIDS
+LEAKS: dict[str, tuple[str, Model, list[bytes], Opened | None, dict[str, int], str, str]] = {
+    "I1": ("vlbr-6.1", S, [toggling(S)], FLEXIBLE, {"share": 2_000}, "S1", "host"),
+    "I3": ("vlbr-6.12", S, [reading(S)], PINNED, {"share": 2_000}, "S1", "host"),
+    "I4": ("vlbr-6.12", S, [steady(S), plain()], PINNED, {"share": 2_000, "opens": 5_000}, "G1", "zero"),
+    "I5b": ("vlbr-6.12", S, [steady(S), quiet(S)], None, {"share": 2_000}, "S2", "other"),
+    "I6": ("vlbr-6.12", S, [steady(S)], FLEXIBLE, {"share": 2_000, "every": 2_500}, "S1", "host"),
+    "I7": ("vlbr-6.12", S, [toggling(S, pause=3_000), plain()], None, {"share": 1_000}, "G1", "zero"),
+    "I11b": ("vlbr-6.12", S, [steady(S)], FLEXIBLE, {"share": 2_000, "every": 1_900, "period": 20}, "H2", ""),
+    "I12": ("vlbr-6.12", S, [plain(4_000)], OF_GUEST, {"share": 2_000}, "H3", ""),
+    "R8": ("request", A, [steady(A)], FLEXIBLE, {"share": 2_000}, "H2", ""),
+}
+
+
+def run_of(name: str) -> Pcpu:
+    design, model, programs, event, timing, _, _ = LEAKS[name]
+    return finish(shared(HYPERVISORS[design], model, programs, event, **timing))
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_an_interleaving_that_the_search_finds_happens_to_real_code(name: str) -> None:
+    design, _, programs, event, _, claim, shows = LEAKS[name]
+    pcpu = run_of(name)
+    assert pcpu.findings.broken[claim] > 0
+    for v, party in enumerate(pcpu.findings.guests):
+        by_address = kept(pcpu, v)
+        assert party.foreign == by_address["host"] + by_address["other"]
+    assert not shows or kept(pcpu, 0)[shows] > 0
+    seen = observed(
+        HYPERVISORS[design].sharing, len(programs), event, pcpu.path[: pcpu.findings.first[claim] + 16], claim
+    )
+    assert name in [one.name for one in seen]
+    one = next(one for one in seen if one.name == name)
+    # The line replays, breaks the property with its last step and not before, and is as short as what the search found.
+    line = replay.decode(one.line)
+    states = replay.run(model_of(line.model), line).states
+    assert [bool(state.seen & BIT[claim]) for state in states] == [False] * (len(states) - 1) + [True]
+    named = next(entry for entry in NAMED if entry.name == name)
+    found = judge(designs.named(design), scenarios.named(named.scenario), (claim,)).found[claim]
+    assert len(found) <= len(one.path) <= len(found) + 4
+
+
+@pytest.mark.parametrize(("design", "program"), [("series-v2", reading(A)), ("mediated-lbr", toggling(A))])
+def test_architectural_lbrs_leak_to_both_guests_under_a_naive_design(design: str, program: bytes) -> None:
+    pcpu = finish(shared(HYPERVISORS[design], A, [program, program], PINNED, share=700))
+    assert pcpu.findings.broken["S1"] > 0
+    for v, party in enumerate(pcpu.findings.guests):
+        assert kept(pcpu, v)["host"] == party.foreign > 0
+
+
+@pytest.mark.parametrize("design", HYPERVISORS)
+def test_what_a_run_breaks_the_model_breaks_on_the_same_path(design: str) -> None:
+    # One record a stack in the model, so it may miss what only older records show; it must not see what did not happen
+    # to the guests: S1, S2 and H1 of the run and of the model go together.
+    cpu = SKYLAKE_SERVER if design.startswith("vlbr") else SAPPHIRE_RAPIDS
+    hypervisor = HYPERVISORS[design]
+    pcpu = finish(shared(hypervisor, cpu, [steady(cpu), quiet(cpu, rest=4_000)], FLEXIBLE, share=2_000))
+    scenario = setting(2, FLEXIBLE)._replace(may=frozenset({"lbr_on", "lbr_off", "read", "nmi"}), active=1)
+    model = designs.model(hypervisor.sharing, scenario)
+    path = [(kind, c, 0) if kind == "host_branch" else (kind, c, argument) for kind, c, argument in pcpu.path]
+    told = {claim for claim in ("S1", "S2", "H1") if followed(model, path, claim) is not None}
+    assert told == {"S1", "S2", "H1"} & set(pcpu.findings.broken)
+
+
+def test_two_runs_are_the_same() -> None:
+    one, other = run_of("I6"), run_of("I6")
+    assert one.path == other.path
+    assert (one.findings, kept(one, 0)) == (other.findings, kept(other, 0))
