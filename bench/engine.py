@@ -73,6 +73,9 @@ class Bare:
     def kernel_returned(self, rip: int, elsewhere: bool) -> None:
         """Record nothing."""
 
+    def settle(self) -> None:
+        """Account for nothing."""
+
     def flush(self) -> None:
         """Write nothing."""
 

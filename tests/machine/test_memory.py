@@ -39,7 +39,7 @@ class Space:
         self.fd = fd
         self.announced: list[Region] = []
         words = np.zeros(at.WORDS, np.uint64)
-        self.engine = UnicornEngine(words, 0, 0, answer_cpuid)
+        self.engine = UnicornEngine(words, 0, 0, answer_cpuid, lambda: None)
         self.memory = AddressSpace(Kernel(), self.engine, self.announced.append)
         self.shadow = Shadow()
         self.stub = self.seen_by_engine()

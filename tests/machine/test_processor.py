@@ -77,7 +77,7 @@ def test_a_leaf_beyond_the_last(leaf: int) -> None:
 
 @pytest.mark.parametrize("leaf", [(0, 0), (1, 0), (4, 3), (7, 0), (0xA, 5), (0x1C, 0), (0x80000003, 0), (0x99, 0)])
 def test_guest_code_reads_the_same(leaf: tuple[int, int]) -> None:
-    engine = UnicornEngine(np.zeros(at.WORDS, np.uint64), 0, 0, answer_cpuid)
+    engine = UnicornEngine(np.zeros(at.WORDS, np.uint64), 0, 0, answer_cpuid, lambda: None)
     memory = AddressSpace(Kernel(), engine, lambda region: None)
     try:
         memory.mmap(CODE, 4096, 7, 0x32, -1, 0)

@@ -12,7 +12,7 @@ import pytest
 from archlbr.arch import msrs
 from archlbr.cpu import words as at
 from archlbr.cpu.decode import Decoder
-from archlbr.machine import hooks
+from archlbr.machine import hooks, journal
 from archlbr.profile.perfdata.attr import branch_attr
 from archlbr.recording.sampling import RETIRED, TAKEN, Event, Sampler
 from archlbr.recording.tracing import Tracer
@@ -50,8 +50,14 @@ class Machine:
         return 0
 
     def run(self, *blocks: tuple[int, int]) -> None:
+        """Run blocks, then let the engine stop."""
+        self.note(*blocks)
+        self.sampler.settle()
+
+    def note(self, *blocks: tuple[int, int]) -> None:
+        """Run blocks; the engine goes on behind them."""
         for offset, size in blocks:
-            hooks.sampling.ctypes(
+            journal.sampling.ctypes(
                 0, self.address + offset, size, self.words.ctypes.data_as(ctypes.POINTER(ctypes.c_uint64))
             )
 
@@ -106,20 +112,24 @@ def test_the_counter_of_instructions(period: int, times: list[int], following: i
 
 def test_a_full_buffer_stops_the_engine_and_loses_nothing(tmp_path: Path) -> None:
     machine = Machine(tmp_path, Event(TAKEN, 1, ANY))
-    machine.run(*[A, B] * (hooks.SAMPLE_ROWS // 2))
-    assert (len(machine.samples), machine.stops) == (hooks.SAMPLE_ROWS - 1, 0)
-    machine.run(A)
-    assert (len(machine.samples), machine.stops, machine[at.REASON]) == (hooks.SAMPLE_ROWS, 1, at.REASON_FLUSH)
+    rows = at.JOURNAL_ROWS
+    room = hooks.SAMPLE_ROWS - rows  # what the buffer may hold and still take a sample for each row of a journal
+    machine.note(A)
+    assert (machine[at.LIMIT], machine.samples) == (rows, [])
+    machine.note(*[B, A] * (room // 2))
+    assert (len(machine.samples), machine.stops) == (room - room % rows, 0)
+    machine.note(*[B, A] * (rows // 2))
+    assert (len(machine.samples), machine.stops, machine[at.REASON]) == (room + rows, 1, at.REASON_FLUSH)
     assert machine[at.UNUSUAL] & at.UNUSUAL_REPEATED
     spool = tmp_path / "0.spool"
     before = spool.stat().st_size
     machine.sampler.flush()
     # Each record: header, IP, task, time, period and number of entries; up to 32 entries of 3 words.
-    rows = sum(8 * (6 + 3 * min(32, count)) for count in range(1, hooks.SAMPLE_ROWS + 1))
-    assert spool.stat().st_size - before == rows
+    assert spool.stat().st_size - before == sum(8 * (6 + 3 * min(32, count)) for count in range(1, room + rows + 1))
     assert machine.samples == []
     taken = machine[at.TAKEN]
-    machine.run(A)  # the engine calls the hook again for the block that it stopped before
+    machine.words[at.REASON] = machine.words[at.LIMIT] = 0  # as a run begins
+    machine.note(A)  # the engine calls the hook again for the block that it stopped before
     assert (machine[at.TAKEN], machine.samples, machine[at.UNUSUAL]) == (taken, [], 0)
     machine.run(B)
     assert (machine[at.TAKEN], len(machine.samples)) == (taken + 1, 1)
@@ -127,17 +137,25 @@ def test_a_full_buffer_stops_the_engine_and_loses_nothing(tmp_path: Path) -> Non
 
 def test_a_signal_and_the_end_of_a_slice_stop_the_engine(tmp_path: Path) -> None:
     machine = Machine(tmp_path, Event(TAKEN, 1000, ANY))
-    machine.run(A, B)
-    assert machine[at.LIMIT] == 0 + at.PATIENCE  # at clock 0: nothing to look for sooner
+    machine.note(A, B)
+    assert (machine[at.LIMIT], machine[at.RETIRED]) == (at.JOURNAL_ROWS, 0)
     machine.words[at.SIGNALLED], machine.words[at.LIMIT] = 1, 0  # as the signal's handler does
-    machine.run(A)
-    assert (machine.stops, machine[at.REASON]) == (1, at.REASON_SIGNAL)
+    machine.note(A)
+    assert (machine.stops, machine[at.REASON], machine[at.RETIRED]) == (1, at.REASON_SIGNAL, 11)
     machine.words[at.SIGNALLED] = machine.words[at.REASON] = 0
     machine.words[at.DEADLINE], machine.words[at.LIMIT] = 30, 0
-    machine.run(A, B, A, B)  # the first is the one that was stopped; the clock: 11 12 22 23
-    assert (machine.stops, machine[at.LIMIT]) == (1, 30)
-    machine.run(A)
-    assert (machine.stops, machine[at.REASON], machine[at.RETIRED]) == (2, at.REASON_SLICE, 33)
+    machine.note(A, B, A, B)  # the first is the one that was stopped
+    assert (machine.stops, machine[at.LIMIT]) == (1, at.JOURNAL_ROWS)
+    machine.note(*[A, B] * (at.JOURNAL_ROWS // 2))  # a slice ends where the journal is full
+    assert (machine.stops, machine[at.REASON]) == (2, at.REASON_SLICE)
+    assert machine[at.RETIRED] > 30
+
+
+def test_writable_code_is_accounted_for_block_by_block(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, Event(TAKEN, 1000, ANY))
+    machine.words[at.UNUSUAL] = at.UNUSUAL_VOLATILE
+    machine.note(A, B, A)
+    assert (machine[at.LIMIT], machine[at.JOURNAL_USED], machine[at.RETIRED], machine[at.TAKEN]) == (0, 0, 11, 2)
 
 
 def stack(machine: Machine) -> list[int]:

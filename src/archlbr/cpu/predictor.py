@@ -74,6 +74,12 @@ def step(state: Predictor, kind: int, source: int, target: int, successor: int, 
     return Predictor(counters, targets, returns, top), missed
 
 
+# What a counter becomes, two bits each: 0 not taken, 0 taken, 1 not taken, and so on.
+_NEXT_COUNTS: Final = sum(
+    max(0, min(3, count + (1 if taken else -1))) << (4 * count + 2 * taken) for count in range(4) for taken in (0, 1)
+)
+
+
 @native_inline
 def spread(address: Word) -> Word:
     """Return the 24 bits that a branch's address is known by in the tables; kept with a decoded block."""
@@ -85,7 +91,7 @@ def predict_direction(words: Words, place: Word, taken: Word) -> Word:
     """Resolve a conditional branch in the shared words, `place` being `spread` of its address; without a branch."""
     at_counter = uint64(at.PREDICTOR) + (place & uint64(at.COUNTERS - 1))
     count = words[at_counter]
-    words[at_counter] = count + (taken & uint64(count != 3)) - (uint64(1) - taken & uint64(count != 0))
+    words[at_counter] = uint64(_NEXT_COUNTS) >> (count << uint64(2) | taken << uint64(1)) & uint64(3)
     return count >> uint64(1) ^ taken
 
 

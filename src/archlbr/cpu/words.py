@@ -33,7 +33,7 @@ MISSES = 13  # blocks decoded
 
 # Why and when to stop.
 SIGNALLED = 14  # non-zero: a host signal waits; its handler also clears LIMIT, the word behind
-LIMIT = 15  # instructions: when RETIRED reaches it, the hook looks at all that follows
+LIMIT = 15  # when a hook's count reaches it, the hook looks around: instructions, or rows of the journal; 0: at once
 DEADLINE = 16  # instructions: when RETIRED reaches it, another thread may run
 UNUSUAL = 17  # flags that take the hook off its short path: the UNUSUAL_ values below
 REASON = 18  # out: one of the REASON_ values
@@ -50,9 +50,12 @@ VOLATILE_COUNT = 22
 UNDECODED = 24  # out: address of a block whose bytes the decoder refused
 TABLE_USED = 25  # entries in use
 
+JOURNAL_USED = 27  # rows of the journal in use
+LEAVE = 28  # leaves generated code once EMU_STOP was called; 0: generated code asks by itself
+
 # What RETIRED and TAKEN were when the process was forked: its parent's.
-INHERITED_RETIRED = 26
-INHERITED_TAKEN = 27
+INHERITED_RETIRED = 29
+INHERITED_TAKEN = 30
 
 VOLATILE = 32  # pairs (start, end), VOLATILE_RANGES of them
 VOLATILE_RANGES = 64
@@ -64,8 +67,13 @@ TARGETS = 256
 RETURNS = 16
 PREDICTOR_WORDS = COUNTERS + TARGETS + RETURNS + 1
 
+# The journal: the blocks that ran and have not been accounted for, oldest first, one word a row (machine/journal.py).
+JOURNAL = 1536
+JOURNAL_ROWS = 2048
+JOURNAL_SIZE_SHIFT = 47  # a row as the hook writes it: block address in 46:0, its bytes in 62:47
+
 # The block table: open addressing, four words an entry.
-TABLE = 2048
+TABLE = 4096
 SLOTS_LOG2 = 18
 SLOTS = 1 << SLOTS_LOG2
 ENTRY = 4

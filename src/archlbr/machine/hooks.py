@@ -1,8 +1,9 @@
 """The compiled block hooks: from the block that ran to the record it leaves.
 
-The engine calls one of these as each block starts. `cpu.unicorn.blocks` says which branch was taken; `tracing` writes
-it down, `sampling` hands it to the LBRs, counts it and takes a sample when the counter overflows. One flat array holds
-everything they touch: the words of `cpu.words` first, then those named here. Design: docs/decisions/010.
+The engine calls one of these as each block starts. `cpu.unicorn.blocks` says which branch was taken; `tracing` writes it
+down at once, `machine.journal` later and for many blocks; the counters, the LBRs and the buffer of samples that it
+works on are here. One flat array holds everything they touch: the words of `cpu.words` first, then those named here.
+Design: docs/decisions/010 and 016.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numba import carray, types, uint64
 
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
-from archlbr.cpu.address import Word, call1
+from archlbr.cpu.address import Word, call1, call5
 from archlbr.cpu.unicorn.blocks import advance, advance_with_care, leave
 from archlbr.lbr import compiled as lbr
 from archlbr.machine.pmi import take_sample
@@ -47,7 +48,7 @@ DEPTH_LIMIT = 32
 SAMPLE_IP, SAMPLE_TIME, SAMPLE_COUNT = range(3)
 SAMPLE_STACK = 3
 SAMPLE_ROW = SAMPLE_STACK + 3 * DEPTH_LIMIT
-SAMPLE_ROWS = 1024
+SAMPLE_ROWS = 4096
 SAMPLES_END = SAMPLES_AT + SAMPLE_ROW * SAMPLE_ROWS
 SAMPLING_WORDS = SAMPLES_END
 
@@ -59,12 +60,14 @@ _USER = 3
 
 
 @native
-def _stop(words: Words, engine: Word, reason: Word) -> None:
-    # The engine stops before this block runs and calls the hook for it again.
+def stop(words: Words, engine: Word, reason: Word) -> None:
+    """Stop the engine before this block runs; the hook is called for it again."""
     if words[at.REASON] == at.REASON_NONE:  # the first reason stays: a full buffer must be emptied before all else
         words[at.REASON] = reason
     words[at.UNUSUAL] |= uint64(at.UNUSUAL_REPEATED)
     call1(words[at.EMU_STOP], engine)
+    if words[at.LEAVE] != 0:  # does not return: the engine has what it needs to begin this block again
+        call5(words[at.LEAVE], engine, uint64(0), uint64(0), uint64(0), uint64(0))
 
 
 # Called once RETIRED has reached LIMIT. LIMIT is written before the signal's flag is looked at, so that a handler that
@@ -75,9 +78,9 @@ def _look_around(words: Words, engine: Word, overflow: Word) -> None:
     limit = min(words[at.DEADLINE], retired + uint64(at.PATIENCE))
     words[at.LIMIT] = min(limit, overflow)
     if words[at.SIGNALLED] != 0:
-        _stop(words, engine, uint64(at.REASON_SIGNAL))
+        stop(words, engine, uint64(at.REASON_SIGNAL))
     elif retired >= words[at.DEADLINE]:
-        _stop(words, engine, uint64(at.REASON_SLICE))
+        stop(words, engine, uint64(at.REASON_SLICE))
 
 
 @native
@@ -103,34 +106,32 @@ def next_jitter(words: Words) -> Word:
 
 
 @native
-def _sample(words: Words, engine: Word, address: Word) -> None:
+def _sample(words: Words, address: Word) -> None:
     row = SAMPLES_AT + words[SAMPLES_USED]
     words[row + SAMPLE_IP] = address
     words[row + SAMPLE_TIME] = words[at.RETIRED]
     stack = words[row + SAMPLE_STACK : row + SAMPLE_ROW]
     words[row + SAMPLE_COUNT] = uint64(take_sample(words[LBR_AT:LBR_END], words[OWNED], stack))
     words[SAMPLES_USED] += uint64(SAMPLE_ROW)
-    if words[SAMPLES_USED] == SAMPLE_ROW * SAMPLE_ROWS:
-        _stop(words, engine, uint64(at.REASON_FLUSH))
 
 
 @native_inline
-def count_taken(words: Words, engine: Word, address: Word) -> None:
-    """Take a sample when the counter of taken branches has overflowed."""
+def count_taken(words: Words, address: Word) -> None:
+    """Take a sample when the counter of taken branches has overflowed; the buffer must have room."""
     if words[at.TAKEN] >= words[NEXT_TAKEN]:
         words[NEXT_TAKEN] += words[PERIOD] + next_jitter(words)
-        _sample(words, engine, address)
+        _sample(words, address)
 
 
 @native_inline
-def count_retired(words: Words, engine: Word, address: Word) -> None:
-    """Take a sample when the counter of instructions has overflowed."""
+def count_retired(words: Words, address: Word) -> None:
+    """Take a sample when the counter of instructions has overflowed; the buffer must have room."""
     if words[at.RETIRED] >= words[NEXT_RETIRED]:
         # A block longer than the period overflows the counter more than once, and one PMI serves them all.
         words[NEXT_RETIRED] += next_jitter(words) + words[PERIOD] * (
             uint64(1) + (words[at.RETIRED] - words[NEXT_RETIRED]) // words[PERIOD]
         )
-        _sample(words, engine, address)
+        _sample(words, address)
 
 
 @native_inline
@@ -192,25 +193,7 @@ def tracing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
         if kind == _REPEATED:
             return
     if kind != _NONE and write_down(words, address, kind) == TRACE_LIMIT:
-        _stop(words, engine, uint64(at.REASON_FLUSH))
+        stop(words, engine, uint64(at.REASON_FLUSH))
         return
     if words[at.RETIRED] >= words[at.LIMIT]:
         _look_around(words, engine, uint64(_NEVER))
-
-
-@callback(BLOCK_HOOK)
-def sampling(engine: Word, address: Word, size: Word, pointer: Any) -> None:
-    """Record every taken branch in the LBRs; on overflow take a sample; stop when the samples' buffer is full."""
-    words = carray(pointer, (SAMPLING_WORDS,))
-    if words[at.UNUSUAL] == 0:
-        kind = advance(words, address, uint64(size))
-    else:
-        kind = _advance_unusually(words, address, uint64(size))
-        if kind == _REPEATED:
-            return
-    if kind != _NONE:
-        record_branch(words, address, kind)
-        count_taken(words, engine, address)
-    if words[at.RETIRED] >= words[at.LIMIT]:
-        count_retired(words, engine, address)
-        _look_around(words, engine, words[NEXT_RETIRED])

@@ -51,6 +51,9 @@ class Recorder(Protocol):
     def kernel_returned(self, rip: int, elsewhere: bool) -> None:
         """Record that the kernel went back to user code at `rip`; `elsewhere` than where that was left."""
 
+    def settle(self) -> None:
+        """Account for what the hook has only noted: the engine has stopped."""
+
     def flush(self) -> None:
         """Write out what the hook has gathered."""
 

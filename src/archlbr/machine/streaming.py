@@ -39,6 +39,7 @@ READER: Final = types.uint64(types.CPointer(types.uint64), types.CPointer(types.
 
 _NONE = int(BranchKind.NONE)
 _PAGE, _LONGEST = 4096, 15  # bytes of a page, and of the longest instruction
+_SAMPLES_FULL = hooks.SAMPLE_ROW * hooks.SAMPLE_ROWS
 _TABLE, _WINDOW, _EVENTS, _TRACE_LIMIT = TABLE, WINDOW, EVENTS, hooks.TRACE_LIMIT
 
 
@@ -135,9 +136,10 @@ def sample_stream(pointer: Any, stream: Any, position: Word, end: Word) -> Word:
         words[at.CURRENT] = entry
         if words[at.TAKEN] + words[_WINDOW] >= words[hooks.NEXT_TAKEN] and kind != _NONE:
             hooks.record_branch(words, address, kind)
-            hooks.count_taken(words, uint64(0), address)
-        hooks.count_retired(words, uint64(0), address)
-        if words[at.REASON] != 0:
+            hooks.count_taken(words, address)
+        hooks.count_retired(words, address)
+        if words[hooks.SAMPLES_USED] == _SAMPLES_FULL:
+            words[at.REASON] = uint64(at.REASON_FLUSH)
             return position
     return position
 

@@ -82,7 +82,7 @@ class Process:
 
     def _processor(self) -> tuple[UnicornEngine, AddressSpace]:
         words = self.recorder.words
-        engine = UnicornEngine(words, self.recorder.on_block, words.ctypes.data, answer_cpuid)
+        engine = UnicornEngine(words, self.recorder.on_block, words.ctypes.data, answer_cpuid, self.recorder.settle)
         self.signals.attach(words.ctypes.data + 8 * at.SIGNALLED)
         return engine, AddressSpace(self.kernel, engine, self._announce)
 

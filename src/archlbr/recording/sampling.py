@@ -1,6 +1,6 @@
 """The recorder behind `archlbr record`: the LBRs programmed as perf does, and a sample at every overflow.
 
-`machine.hooks.sampling` fills the buffer of samples; this module programs the LBR registers through the vPMU, switches
+`machine.journal` fills the buffer of samples; this module programs the LBR registers through the vPMU, switches
 them between threads as perf does, and hands samples and side-band to the process's spool. `cli.record` merges the
 spools.
 """
@@ -19,7 +19,8 @@ from archlbr.cpu import words as at
 from archlbr.errors import InternalError
 from archlbr.lbr import compiled as lbr
 from archlbr.lbr.state import architectural
-from archlbr.machine import hooks
+from archlbr.machine import hooks, journal
+from archlbr.machine.doorstep import Doorstep
 from archlbr.profile.build_id import build_id
 from archlbr.profile.perfdata.spool import Spool
 from archlbr.profile.stack import Mapping
@@ -58,7 +59,8 @@ class Sampler:
 
     def __init__(self, folder: str, attr: Attr, event: Event) -> None:
         self.words = np.zeros(hooks.SAMPLING_WORDS, np.uint64)
-        self.on_block: int = hooks.sampling.address
+        self._doorstep = Doorstep(journal.sampling.address)
+        self.on_block: int = self._doorstep.address
         self._folder = folder
         self._event = event
         self._pid = self._tid = os.getpid()
@@ -175,6 +177,12 @@ class Sampler:
             self.words[at.RETIRED],
             np.uint64(0),
         )
+
+    def settle(self) -> None:
+        """Account for the blocks that the hook has only noted."""
+        journal.settle(self.words)
+        if self.words[hooks.SAMPLES_USED] > journal.ENOUGH:
+            self.flush()
 
     def flush(self) -> None:
         """Hand the samples of the buffer to the spool."""

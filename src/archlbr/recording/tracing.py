@@ -78,6 +78,9 @@ class Tracer:
     def kernel_returned(self, rip: int, elsewhere: bool) -> None:
         """Record nothing: a trace lists branches between user instructions only."""
 
+    def settle(self) -> None:
+        """Do nothing: the hook accounts for each block as the next one starts."""
+
     def flush(self) -> None:
         """Write out the ring."""
         used = int(self.words[hooks.TRACE_USED])

@@ -26,8 +26,6 @@ _NONE = int(BranchKind.NONE)
 _COND = int(BranchKind.COND)
 _OTHER = int(BranchKind.OTHER)
 _REL_JMP, _REL_CALL = int(BranchKind.REL_JMP), int(BranchKind.REL_CALL)
-_MIX = 0x9E3779B97F4A7C15
-_SHIFT = 64 - at.SLOTS_LOG2
 _TABLE_END = at.TABLE + at.SLOTS * at.ENTRY
 
 
@@ -41,17 +39,17 @@ def forget_blocks(words: Words) -> None:
 
 @native_inline
 def _home(address: Word) -> Word:
-    return uint64(at.TABLE) + (((address * uint64(_MIX)) >> uint64(_SHIFT)) << uint64(2))
+    # Neighbouring blocks have neighbouring entries: a loop's blocks then share cache lines' pages.
+    place = address >> uint64(2) ^ address >> uint64(22)
+    return uint64(at.TABLE) + ((place & uint64(at.SLOTS - 1)) << uint64(2))
 
 
 @native
 def _find_slowly(words: Words, address: Word, size: Word) -> Word:
     slot = _home(address)
     while words[slot] != 0:
-        if words[slot] == address:
-            if words[slot + at.END] != address + size:  # the engine cut the block elsewhere this time
-                words[at.MISSES] += uint64(1)
-                decode_block(words, slot, address, size)
+        # The engine may cut a block elsewhere another time: both have their entries.
+        if words[slot] == address and words[slot + uint64(at.END)] == address + size:
             return slot
         slot += uint64(at.ENTRY)
         if slot == _TABLE_END:
@@ -69,9 +67,21 @@ def _find_slowly(words: Words, address: Word, size: Word) -> Word:
 def find_block(words: Words, address: Word, size: Word) -> Word:
     """Return the offset of a block's entry in the table, decoding the block on first sight."""
     slot = _home(address)
-    if words[slot] == address and words[slot + at.END] == address + size:
+    if words[slot] == address and words[slot + uint64(at.END)] == address + size:
         return slot
     return _find_slowly(words, address, size)
+
+
+@native
+def make_room(words: Words, blocks: Word) -> None:
+    """Let the table take so many new blocks without being emptied; the running block keeps its entry."""
+    if words[at.TABLE_USED] + blocks <= at.SLOTS // 2:
+        return
+    current = words[at.CURRENT]
+    address, end = words[current + at.KEY], words[current + at.END]
+    forget_blocks(words)
+    if current != 0:
+        words[at.CURRENT] = find_block(words, address, end - address)
 
 
 @native_inline

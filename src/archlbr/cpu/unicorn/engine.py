@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,12 @@ from unicorn.unicorn_py3.unicorn import uclib
 from archlbr.cpu import words as at
 from archlbr.cpu.decode import Decoder
 from archlbr.cpu.engine import Protection, Stop, StopReason
-from archlbr.cpu.unicorn import fpu, intercepts
+from archlbr.cpu.unicorn import fpu, intercepts, shortcuts
 from archlbr.cpu.unicorn.blocks import find_block, forget_blocks, retire_current
 from archlbr.errors import InternalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PAGE: Final = 4096
 
@@ -57,6 +60,7 @@ _DESCRIPTORS: Final = struct.pack(
     "<8Q", 0, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF, 0
 )
 
+_FLUSH_TLB: Final = uc.UC_CTL_IO_WRITE << 30 | uc.UC_CTL_TLB_FLUSH  # UC_CTL_WRITE of no arguments
 _FETCH: Final = (uc.UC_MEM_FETCH_UNMAPPED, uc.UC_MEM_FETCH_PROT)
 _WRITE: Final = (uc.UC_MEM_WRITE_UNMAPPED, uc.UC_MEM_WRITE_PROT)
 _PRESENT: Final = (uc.UC_MEM_FETCH_PROT, uc.UC_MEM_WRITE_PROT, uc.UC_MEM_READ_PROT)
@@ -94,12 +98,15 @@ class UnicornEngine:
 
     `words` is the shared array of `cpu.words`, zeroed; `on_block` is the address of a compiled block hook and `pointer`
     what it gets as its last argument; the intercepts get the words' own address. CPUID answers come from `cpuid`, a
-    function of (eax, ecx) to four registers.
+    function of (eax, ecx) to four registers. `settle` is called after each run, before anything reads the words.
     """
 
-    def __init__(self, words: npt.NDArray[np.uint64], on_block: int, pointer: int, cpuid: Any) -> None:
+    def __init__(
+        self, words: npt.NDArray[np.uint64], on_block: int, pointer: int, cpuid: Any, settle: Callable[[], None]
+    ) -> None:
         self.words = words
         self._cpuid = cpuid
+        self._settle = settle
         self._uc = unicorn.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
         self._handle = self._uc._uch
         self._library = uclib
@@ -116,8 +123,11 @@ class UnicornEngine:
         self._store_hook: int | None = None
         self._hooks: list[Any] = []
         here = words.ctypes.data
+        self._shortcuts = shortcuts.NONE
         if on_block:  # none: bare execution, for comparison
             self._plant(uc.UC_HOOK_BLOCK, on_block, pointer)
+            self._shortcuts = shortcuts.ACCESSES | shortcuts.BLOCKS | shortcuts.STORES
+            words[at.LEAVE] = shortcuts.leaving()
         self._plant(uc.UC_HOOK_INSN, intercepts.on_syscall.address, here, x86.UC_X86_INS_SYSCALL)
         self._plant(uc.UC_HOOK_INTR, intercepts.on_interrupt.address, here)
         self._plant(uc.UC_HOOK_MEM_INVALID, intercepts.on_fault.address, here)
@@ -143,6 +153,7 @@ class UnicornEngine:
             return
         self._unwatch(start, start + length)
         self._uc.mem_protect(start, length, protection)
+        self._forget_pages()  # a page that could be written directly may not be now
         if protection & Protection.EXEC and protection & Protection.WRITE:
             self._watch(start, start + length)
 
@@ -155,7 +166,9 @@ class UnicornEngine:
         """Execute from `rip` until a system call, fault, exception, full buffer, slice end or signal."""
         words = self.words
         words[at.REASON] = at.REASON_NONE
+        shortcuts.take(self._shortcuts)
         status = self._library.uc_emu_start(self._handle, ctypes.c_uint64(rip), ctypes.c_uint64(0), 0, 0)
+        self._settle()
         (stopped,) = self._rip.read(self._handle)
         reason = int(words[at.REASON])
         if reason == at.REASON_NONE and status == uc.UC_ERR_OK:
@@ -270,7 +283,9 @@ class UnicornEngine:
         words[at.UNUSUAL] |= np.uint64(at.UNUSUAL_VOLATILE)
         if self._store_hook is None:
             self._store_hook = self._plant(uc.UC_HOOK_MEM_WRITE, intercepts.on_store.address, words.ctypes.data)
+            self._shortcuts &= ~shortcuts.STORES
             self._uc.ctl_flush_tb()
+            self._forget_pages()
 
     def _unwatch(self, start: int, end: int) -> None:
         words = self.words
@@ -284,6 +299,10 @@ class UnicornEngine:
         words[at.VOLATILE_COUNT] = len(kept)
         if not kept:
             words[at.UNUSUAL] &= ~np.uint64(at.UNUSUAL_VOLATILE)
+
+    def _forget_pages(self) -> None:
+        # How a page may be reached was looked up under other rights, or with other shortcuts; uc_ctl_flush_tlb (uc.h).
+        self._library.uc_ctl(self._handle, ctypes.c_int(_FLUSH_TLB))
 
     def _forget(self) -> None:
         # The running block's entry goes too; whoever changes code has stopped the engine, so nothing follows it.

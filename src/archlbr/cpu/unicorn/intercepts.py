@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from numba import carray, types, uint64
+from unicorn import unicorn_const as uc
 
 from archlbr.cpu import words as at
-from archlbr.cpu.address import call1
+from archlbr.cpu.address import call1, call5
 from archlbr.native import callback
 
+_WRITE_UNMAPPED, _WRITE_PROT = uc.UC_MEM_WRITE_UNMAPPED, uc.UC_MEM_WRITE_PROT
 WORDS_POINTER = types.CPointer(types.uint64)
 _syscall_hook = types.void(types.uint64, WORDS_POINTER)
 _interrupt_hook = types.void(types.uint64, types.uint32, WORDS_POINTER)
@@ -43,12 +45,16 @@ def on_interrupt(engine: int, vector: int, pointer: Any) -> None:
 
 
 @callback(_memory_hook)
-def on_fault(_engine: int, access: int, address: int, _size: int, _value: int, pointer: Any) -> int:
+def on_fault(engine: int, access: int, address: int, _size: int, _value: int, pointer: Any) -> int:
     """Keep an access that no mapping allows; returning 0 makes the engine stop with an error at the instruction."""
     words = carray(pointer, (at.TABLE,))
     words[at.REASON] = uint64(at.REASON_FAULT)
     words[at.FAULT_ADDRESS] = address
     words[at.FAULT_ACCESS] = uint64(access)
+    if words[at.LEAVE] != 0 and (access == _WRITE_UNMAPPED or access == _WRITE_PROT):
+        # A store that failed returns into generated code, which would go on; a load or a fetch does not.
+        call1(words[at.EMU_STOP], engine)
+        call5(words[at.LEAVE], engine, uint64(0), uint64(0), uint64(0), uint64(0))
     return 0
 
 
