@@ -1,9 +1,9 @@
 """The few instructions that the engine calls for every block: the short path of `journal.sampling`, by hand.
 
-What numba compiles as a C callback enters through a frame, a call and a test for exceptions, which cost more than noting
-a block does. So the hook is these instructions, which end in a jump to `journal.sampling` where that has something to
-do. They are the twin of its first lines; a test holds the two equal and disassembles the bytes. The System V ABI gives
-RDI the engine, RSI the block's address, EDX its bytes, RCX the words.
+What numba compiles as a C callback enters through a frame, a call and a test for exceptions, which cost more than
+noting a block does. So the hook is these instructions, which end in a jump to `journal.sampling` where that has
+something to do. They are the twin of its first lines; a test holds the two equal and disassembles the bytes. The System
+V ABI gives RDI the engine, RSI the block's address, EDX its bytes, RCX the words.
 """
 
 from __future__ import annotations

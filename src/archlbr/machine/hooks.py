@@ -1,9 +1,9 @@
 """The compiled block hooks: from the block that ran to the record it leaves.
 
-The engine calls one of these as each block starts. `cpu.unicorn.blocks` says which branch was taken; `tracing` writes it
-down at once, `machine.journal` later and for many blocks; the counters, the LBRs and the buffer of samples that it
+The engine calls one of these as each block starts. `cpu.unicorn.blocks` says which branch was taken; `tracing` writes
+it down at once, `machine.journal` later and for many blocks; the counters, the LBRs and the buffer of samples that it
 works on are here. One flat array holds everything they touch: the words of `cpu.words` first, then those named here.
-Design: docs/decisions/010 and 016.
+Design: docs/decisions/010 and 018.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The engine calls `sampling` for every block, so what it does there is what recor
 `settle` then accounts for all rows, as `blocks.advance` would have one by one: counts, the predictor, the LBRs, and a
 sample at each overflow. Samples show the last DEPTH records, so of a stretch without a sample only those branches that
 its end still holds are handed to the LBRs. The journal is settled when it is full and whenever the engine stops; while
-code can change under the table, at every block. Design: docs/decisions/016.
+code can change under the table, at every block. Design: docs/decisions/018.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from numba import carray, uint64
 
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
-from archlbr.cpu.address import Word
 from archlbr.cpu.predictor import predict_direction, predict_target
 from archlbr.cpu.unicorn.blocks import advance_with_care, find_block, make_room
 from archlbr.lbr import compiled as lbr
@@ -25,6 +24,7 @@ from archlbr.machine import hooks
 from archlbr.native import callback, native, native_inline
 
 if TYPE_CHECKING:
+    from archlbr.cpu.address import Word
     from archlbr.cpu.words import Words
 
 _NONE, _COND, _OTHER = int(BranchKind.NONE), int(BranchKind.COND), int(BranchKind.OTHER)

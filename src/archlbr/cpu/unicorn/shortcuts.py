@@ -4,7 +4,7 @@ Unicorn's translator plants a call behind every access to memory and at the head
 somebody wants emulation to stop; our stops are made in compiled hooks, which can leave by themselves. And where the
 guest has no paging, every store takes the slow path, lest the page hold code; a mapping without execute right holds
 none. `cpu.unicorn.engine` and `cpu.unicorn.supervisor` say before each run which shortcuts it takes. The places are
-bytes of the one pinned wheel, compared before they are changed (docs/decisions/016).
+bytes of the one pinned wheel, compared before they are changed (docs/decisions/018).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
 from archlbr.cpu.address import call1, call5, load64, store64
-from archlbr.cpu.unicorn import longmode
+from archlbr.cpu.unicorn import longmode, shortcuts
 from archlbr.errors import InternalError
 from archlbr.native import callback
 
@@ -287,6 +287,7 @@ class SupervisorEngine:
 
         What `accesses` raised is raised here, once the engine has stopped.
         """
+        shortcuts.take(shortcuts.ACCESSES)
         try:
             self.uc.emu_start(rip, until, 0, instructions)
         finally:
