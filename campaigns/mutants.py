@@ -29,12 +29,16 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("lbr", "vpmu")
 SAMPLE = 1200
 COPIED = ("src", "tests", "docs", "bench", "campaigns", "README.md", "CHANGELOG.md", "Makefile")
-TESTS = ("tests/lbr", "tests/vpmu", "tests/conformance/test_model.py", "tests/contract")
+TESTS = ("tests/lbr", "tests/vpmu", "tests/contract/test_repairs.py")
 # A process of its own would not see the mutant; the rest are held by faster tests, and take most of the time.
 LEFT_OUT = (
     "tests/lbr/test_native_call.py",
     "tests/vpmu/test_documents.py",
+    "tests/vpmu/test_invariants.py",
 )
+# What a survivor runs under once more, in a process of its own: mutmut chooses a mutant after the import, when the
+# tables of registers have been built of the functions as they are.
+AGAIN = ("tests/lbr", "tests/vpmu/test_rows.py", "tests/vpmu/test_sample.py", "tests/vpmu/test_counters.py")
 # The smallest module: its run generates the mutants of all.
 FIRST = "archlbr.lbr.tagged.*"
 KILLED, TIMED_OUT = {1, 3}, {24, 36, 152, 255}
@@ -67,6 +71,16 @@ def results(folder: Path) -> dict[str, int | None]:
     return found
 
 
+def survives(folder: Path, name: str) -> bool:
+    """Run AGAIN with a mutant that is there from the first import; return whether all passes."""
+    mutants = folder / "mutants"
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *AGAIN]
+    command += [f"--ignore={path}" for path in LEFT_OUT]
+    environment = {**os.environ, "MUTANT_UNDER_TEST": name, "PYTHONPATH": f"{mutants / 'src'}:{mutants}"}
+    done = subprocess.run(command, cwd=mutants, env=environment, capture_output=True, check=False, timeout=600)
+    return done.returncode == 0
+
+
 def room(name: str) -> str:
     """Return the room of a mutant: archlbr.lbr.state.x_f__mutmut_1 is of lbr."""
     return name.split(".")[1]
@@ -81,9 +95,9 @@ def interval(killed: int, count: int) -> tuple[float, float]:
     return 100 * (middle - half), 100 * (middle + half)
 
 
-def judge(chosen: list[str], codes: dict[str, int | None]) -> tuple[list[list[str]], list[str]]:
-    """Return the rows of the table, and the survivors."""
-    rows, survivors = [], []
+def judge(chosen: list[str], codes: dict[str, int | None]) -> list[list[str]]:
+    """Return the rows of the table."""
+    rows = []
     for name in (*ROOMS, "both"):
         mine = [mutant for mutant in chosen if name in (room(mutant), "both")]
         kinds: Counter[str] = Counter()
@@ -91,14 +105,12 @@ def judge(chosen: list[str], codes: dict[str, int | None]) -> tuple[list[list[st
             code = codes[mutant]
             kind = "killed" if code in KILLED else "timed out" if code in TIMED_OUT else "survived"
             kinds[kind] += 1
-            if kind == "survived" and name != "both":
-                survivors.append(mutant)
         killed, count = kinds["killed"] + kinds["timed out"], len(mine)
         if count:
             low, high = interval(killed, count)
             figures = [str(count), str(kinds["killed"]), str(kinds["timed out"]), str(kinds["survived"])]
             rows.append([name, *figures, f"{100 * killed / count:.1f} %", f"{low:.1f} % to {high:.1f} %"])
-    return rows, survivors
+    return rows
 
 
 def main() -> None:
@@ -125,12 +137,19 @@ def main() -> None:
     for at in range(0, len(chosen), CHUNK):
         run_mutmut(folder, *chosen[at : at + CHUNK])
         print(f"{min(at + CHUNK, len(chosen))} of {len(chosen)}", file=sys.stderr, flush=True)
-    rows, survivors = judge(chosen, results(folder))
+    codes = results(folder)
+    survivors = [name for name in chosen if codes[name] not in KILLED | TIMED_OUT]
+    for name in survivors:
+        if not survives(folder, name):
+            codes[name] = next(iter(KILLED))
+    survivors = [name for name in survivors if codes[name] not in KILLED]
+    rows = judge(chosen, codes)
     head = ["room", "mutants", "killed", "timed out", "survived", "killed or timed out", "95 % interval"]
     sample = "All of them ran" if len(chosen) == len(names) else f"A sample of {len(chosen)}, drawn with the seed, ran"
     lines = [
         f"`python -m campaigns.mutants --sample {asked.sample} --seed {asked.seed}`, at nice {os.nice(0)}, mutmut "
-        f"{version('mutmut')}, {len(names)} mutants in all. {sample} under `{' '.join(TESTS)}`.",
+        f"{version('mutmut')}, {len(names)} mutants in all. {sample} under `{' '.join(TESTS)}`, and what "
+        f"survived once more in a process of its own under `{' '.join(AGAIN)}`.",
         "",
         *(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)),
     ]

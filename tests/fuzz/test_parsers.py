@@ -10,7 +10,7 @@ from campaigns.parsers import PARSERS, feed
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from archlbr.cli.app import complain
+from archlbr.cli.messages import complain
 from archlbr.errors import InputError
 
 NEED_GCC = {"elf-run", "elf-names"}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from archlbr.arch.cpuid import Leaf1C
+from archlbr.lbr import freeze
+from archlbr.lbr.state import architectural, initial
 from tests.lbr.parts import (
     ALL,
     COND,
@@ -224,6 +227,14 @@ def test_3_6_a_warm_reset_keeps_all_but_lbren(full):
         "CTL": 0x7F0006, "DEPTH": 8, "stack": STACK, "LER": 0xA, "DEBUGCTL": 0, "XSS": 0, "STATUS": 0,
     }  # fmt: skip
     assert full.event("Rsm") == "#UD"
+
+
+def test_a_warm_reset_forgets_smm_and_what_was_saved_for_it():
+    facility = architectural(Leaf1C.of(depths=(8,)))
+    state = initial(facility)._replace(debugctl=1 << 14, ctl=1)
+    inside = freeze.smi(facility, state)
+    assert (inside.smm, inside.smm_debugctl) == (7, 1 << 14)
+    assert freeze.warm_reset(facility, inside) == initial(facility)
 
 
 def test_3_6_a_cold_reset_clears_all_and_depth_is_the_maximum(full):

@@ -56,3 +56,11 @@ def test_each_operation_on_tags_is_the_facility_s(seed: int) -> None:
                 lbr, _ = step(facility, lbr, Wrmsr(msrs.IA32_LBR_FROM_IP.index + place, address(tag, number)))
             tags = tagged.Lbrs(tags.enable, tags.select, stack)
         assert projected(facility, lbr, tags.select) == tags, (number, what)
+
+
+def test_what_is_recorded_and_what_is_wiped_leaves_the_filter_alone() -> None:
+    programmed = tagged.Lbrs(1, 5, (2, 1, 0))
+    assert tagged.recorded(programmed, 7) == tagged.Lbrs(1, 5, (7, 2, 1))
+    assert tagged.recorded(programmed._replace(enable=0), 7) == tagged.Lbrs(0, 5, (2, 1, 0))
+    assert tagged.wiped(programmed) == tagged.Lbrs(1, 5, (0, 0, 0))
+    assert tagged.reset(2) == tagged.Lbrs(0, 0, (0, 0))

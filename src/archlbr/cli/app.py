@@ -20,6 +20,7 @@ from archlbr import __version__
 from archlbr.cli import check, conform, contract, decode, diff, probe, record, replay, report, trace, validate
 from archlbr.cli import run as machine
 from archlbr.cli.arguments import spell_out_branch_flag
+from archlbr.cli.messages import complain
 from archlbr.errors import InputError
 
 INTERRUPTED = 128 + 2  # SIGINT
@@ -69,16 +70,6 @@ app.command("replay")(replay.replay)
 app.command("report")(report.report)
 app.command("run")(machine.run)
 app.command("validate")(validate.validate)
-
-
-def complain(message: str) -> None:
-    """Print one line on stderr, whatever the message holds: what steers a terminal is spelled out."""
-    line = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in " ".join(message.split()))
-    try:
-        sys.stderr.write(f"archlbr: {line}\n")
-        sys.stderr.flush()
-    except OSError:
-        return  # nobody listens
 
 
 def wrong_use(error: typer.TyperException) -> str:

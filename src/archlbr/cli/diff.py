@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archlbr.cli.formats import Format
+from archlbr.cli.messages import tell_other_builds
 
 if TYPE_CHECKING:
     from archlbr.report.difference import Change, Difference
@@ -41,6 +42,8 @@ def diff(
 
     found = compare(count(first), count(second), by is By.FUNCTION, limit)
     print(as_json(found) if form is Format.JSON else render(found, by is By.FUNCTION))
+    if found.left_out:
+        tell_other_builds(found.left_out)
 
 
 def as_json(found: Difference) -> str:

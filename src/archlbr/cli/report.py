@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archlbr.cli.messages import tell_other_builds
 from archlbr.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from archlbr.report.counts import Counts
     from archlbr.report.names import Names
     from archlbr.report.summary import Heat, Summary
@@ -27,6 +31,7 @@ class Form(StrEnum):
     JSON = "json"
     HTML = "html"
     SPEEDSCOPE = "speedscope"
+    PPROF = "pprof"
 
 
 class By(StrEnum):
@@ -57,37 +62,47 @@ def report(
     """Show the hottest branches of a profile, with their symbols and source lines.
 
     `--by` shows functions, edges between functions, source lines, kinds of branches or (recorded with -j stack) call
-    stacks instead. `--format html` writes one page with all of it, and `speedscope` the call stacks. `cycles` is the
-    mean from the branch before; under archlbr record it counts instructions.
+    stacks instead. `--format html` writes one page with all of it, `speedscope` the call stacks, and `pprof` the call
+    stacks, or the branches where there are none. `cycles` is the mean from the branch before; under archlbr record it
+    counts instructions.
     """
-    rows = limit if limit is not None else _PAGE_ROWS if form is Form.HTML else _ROWS
-    text = _render(file, rows, by, annotate, form)
-    if output is None:
-        print(text)
-        return
     from archlbr.profile.output import Output
 
-    with Output(output) as out:
-        out.write(f"{text}\n".encode(errors="backslashreplace"))
+    if form is Form.PPROF and output is None and sys.stdout.isatty():
+        raise InputError("pprof is no text for a terminal: give a file with -o, as in -o profile.pb.gz")
+    rows = limit if limit is not None else _PAGE_ROWS if form is Form.HTML else _ROWS
+    made, left_out = _render(file, rows, by, annotate, form)
+    raw = made if isinstance(made, bytes) else f"{made}\n".encode(errors="backslashreplace")
+    if output is not None:
+        with Output(output) as out:
+            out.write(raw)
+    elif isinstance(made, bytes):
+        sys.stdout.buffer.write(raw)
+    else:
+        print(made)
+    if left_out:
+        tell_other_builds(left_out)
 
 
-def _render(file: str, limit: int, by: By, annotate: str | None, form: Form) -> str:
+def _render(file: str, limit: int, by: By, annotate: str | None, form: Form) -> tuple[str | bytes, Collection[str]]:
     from archlbr.report.counts import count
     from archlbr.report.names import Names
+    from archlbr.report.stacks import is_call_stack
 
-    if form is Form.SPEEDSCOPE:
-        return _speedscope(file)
-    if by is By.STACK and form is Form.TEXT:
-        return _tree(file)
+    stacked = form is Form.SPEEDSCOPE or (by is By.STACK and form is Form.TEXT)
+    if stacked or (form is Form.PPROF and is_call_stack(file)):
+        return _from_stacks(file, form)
     counts = count(file)
-    names = Names(counts.paths)
+    names = Names(counts.paths, counts.build_ids)
     try:
-        return _from_counts(file, counts, names, limit, by, annotate, form)
+        return _from_counts(file, counts, names, limit, by, annotate, form), names.left_out
     finally:
         names.close()
 
 
-def _from_counts(file: str, counts: Counts, names: Names, limit: int, by: By, annotate: str | None, form: Form) -> str:
+def _from_counts(
+    file: str, counts: Counts, names: Names, limit: int, by: By, annotate: str | None, form: Form
+) -> str | bytes:
     from archlbr.report import terminal
     from archlbr.report.code import find_function, read_code
     from archlbr.report.summary import summarize
@@ -104,24 +119,26 @@ def _from_counts(file: str, counts: Counts, names: Names, limit: int, by: By, an
         from archlbr.report.html import page
 
         return page(file, counts, names, limit)
+    if form is Form.PPROF:
+        from archlbr.report.pprof import of_branches
+
+        return of_branches(counts, names, file)
     summary = summarize(counts, names, limit)
     return as_json(summary) if form is Form.JSON else terminal.render(summary, terminal.By(by))
 
 
-def _tree(file: str) -> str:
+def _from_stacks(file: str, form: Form) -> tuple[str | bytes, Collection[str]]:
+    from archlbr import __version__
+    from archlbr.report import pprof, speedscope
     from archlbr.report.stacks import call_tree, read_stacks
     from archlbr.report.terminal import render_tree
 
     stacks = read_stacks(file)
-    return render_tree(stacks, call_tree(stacks))
-
-
-def _speedscope(file: str) -> str:
-    from archlbr import __version__
-    from archlbr.report.speedscope import render
-    from archlbr.report.stacks import read_stacks
-
-    return render(read_stacks(file), file, f"archlbr {__version__}")
+    if form is Form.SPEEDSCOPE:
+        return speedscope.render(stacks, file, f"archlbr {__version__}"), stacks.left_out
+    if form is Form.PPROF:
+        return pprof.of_stacks(stacks, file), stacks.left_out
+    return render_tree(stacks, call_tree(stacks)), stacks.left_out
 
 
 def as_json(summary: Summary) -> str:

@@ -97,9 +97,9 @@ def read_code(counts: Counts, names: Names, file: int, number: int) -> FunctionC
     function = symbols.functions[number]
     size = function.end - function.start
     first = symbols.offset(function.start)
-    if size > LARGEST or not Path(names.paths[file]).is_file():
+    if size > LARGEST or not Path(names.files[file]).is_file():
         return None
-    with open(names.paths[file], "rb") as stream:
+    with open(names.files[file], "rb") as stream:
         stream.seek(first)
         code = stream.read(size)
     rows = _disassemble(code, function.start, names, file)

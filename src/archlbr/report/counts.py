@@ -16,6 +16,7 @@ from archlbr.profile.maps import AddressSpaces
 from archlbr.profile.perfdata.attr import BRANCH_ANY, BRANCH_CALL_STACK, BRANCH_STACK
 from archlbr.profile.perfdata.reader import Reader
 from archlbr.profile.stack import MISPRED, entry_cycles, entry_types
+from archlbr.report.binaries import recorded
 
 if TYPE_CHECKING:
     import os
@@ -92,7 +93,8 @@ def count(path: str | os.PathLike[str]) -> Counts:
         if not any(row.sample_type & BRANCH_STACK for row in profile.attrs):
             raise InputError(f"{profile.name} has no branch stacks: record with archlbr record, or perf record -b")
         sideband = profile.sideband()
-        locator = Locator(AddressSpaces(sideband))
+        spaces = AddressSpaces(sideband)
+        locator = Locator(spaces)
         kind = profile.attr.branch_sample_type
         complete = bool(kind & BRANCH_ANY) and not kind & BRANCH_CALL_STACK
         branches, lines = np.zeros(0, dtype=BRANCH), np.zeros(0, dtype=LINE)
@@ -102,7 +104,7 @@ def count(path: str | os.PathLike[str]) -> Counts:
             more, straight = _count(batch, locator, complete)
             branches = fold(np.concatenate([branches, more]), BRANCH_KEY)
             lines = fold(np.concatenate([lines, straight]), LINE_KEY)
-        return Counts(samples, locator.paths, profile.command_line, dict(profile.build_ids), branches, lines)
+        return Counts(samples, locator.paths, profile.command_line, recorded(profile, spaces.mappings), branches, lines)
 
 
 def _count(batch: Samples, locator: Locator, complete: bool) -> tuple[NDArray[np.void], NDArray[np.void]]:

@@ -45,7 +45,8 @@ class Difference(NamedTuple):
     """Two profiles compared. branches: entries in all stacks of each. overlap: 1.0 the same, 0.0 disjoint.
 
     gained, lost: how many edges only the second or the first has; changes: the largest in share first.
-    other_builds: files whose build-ids differ, so that equal offsets mean different code.
+    other_builds: files whose build-ids differ, so that equal offsets mean different code. left_out: files of which
+    only another build than the one that ran is here, so that their functions have no names.
     """
 
     branches: tuple[int, int]
@@ -57,6 +58,7 @@ class Difference(NamedTuple):
     lost_share: float
     changes: tuple[Change, ...]
     other_builds: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 class _Ends:
@@ -106,7 +108,8 @@ def compare(one: Counts, other: Counts, by_function: bool, limit: int) -> Differ
     paths = _same_files(one.paths, other.paths)
     if by_function:
         _pair_programs(one, other, paths)
-    tables = [ends.table(counts, Names(counts.paths), own) for counts, own in zip((one, other), paths, strict=True)]
+    namings = [Names(counts.paths, counts.build_ids) for counts in (one, other)]
+    tables = [ends.table(counts, names, own) for counts, names, own in zip((one, other), namings, paths, strict=True)]
     before, after = ({(int(row["from"]), int(row["to"])): int(row["count"]) for row in table} for table in tables)
     totals = sum(before.values()), sum(after.values())
     gained, lost = after.keys() - before.keys(), before.keys() - after.keys()
@@ -129,6 +132,7 @@ def compare(one: Counts, other: Counts, by_function: bool, limit: int) -> Differ
         sum(before[edge] for edge in lost) / totals[0],
         changes,
         _other_builds(one, other, paths),
+        tuple(sorted(namings[0].left_out | namings[1].left_out)),
     )
 
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from archlbr.report.binaries import locate
 from archlbr.report.lines import SourceLine, SourceLines
 from archlbr.report.symbols import Place, SymbolFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,17 +27,25 @@ _LARGEST_SOURCE = 1 << 24
 
 
 class Names:
-    """The files of a profile, opened when they are first asked about."""
+    """The files of a profile, opened when they are first asked about.
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    paths: as the profile has them; files: where they are read, empty where only another build is here;
+    left_out: those of the latter that were asked about.
+    """
+
+    def __init__(self, paths: Sequence[str], build_ids: Mapping[str, bytes] | None = None) -> None:
         self.paths = tuple(paths)
+        self.files = tuple(locate(path, (build_ids or {}).get(path, b"")) for path in self.paths)
+        self.left_out: set[str] = set()
         self._symbols: dict[int, SymbolFile] = {}
         self._lines: dict[int, SourceLines] = {}
 
     def symbols(self, file: int) -> SymbolFile:
         """Return the functions of a file."""
+        if not self.files[file]:
+            self.left_out.add(self.paths[file])
         if file not in self._symbols:
-            self._symbols[file] = SymbolFile(self.paths[file])
+            self._symbols[file] = SymbolFile(self.paths[file], self.files[file])
         return self._symbols[file]
 
     def place(self, file: int, offset: int) -> Place:
@@ -48,7 +57,7 @@ class Names:
         if file < 0:
             return None
         if file not in self._lines:
-            self._lines[file] = SourceLines(self.paths[file])
+            self._lines[file] = SourceLines(self.files[file])
         return self._lines[file].line(self.symbols(file).address(offset))
 
     def functions(self, files: NDArray[np.int64], offsets: Words) -> NDArray[np.int64]:

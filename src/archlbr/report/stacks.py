@@ -14,6 +14,7 @@ from archlbr.errors import InputError
 from archlbr.profile.maps import AddressSpaces
 from archlbr.profile.perfdata.attr import BRANCH_CALL_STACK
 from archlbr.profile.perfdata.reader import Reader
+from archlbr.report.binaries import recorded
 from archlbr.report.counts import Locator
 from archlbr.report.names import Names
 
@@ -27,12 +28,13 @@ class Stacks(NamedTuple):
     """Distinct stacks, outermost frame first, and how many samples each has.
 
     frames: the functions; stacks: (thread, indices into frames); the first frames of a deep stack are lost, as they
-    are in the LBRs.
+    are in the LBRs. left_out: files of which only another build is here.
     """
 
     frames: tuple[Place, ...]
     stacks: dict[tuple[int, tuple[int, ...]], int]
     threads: dict[int, str]
+    left_out: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -64,8 +66,9 @@ def read_stacks(path: str | os.PathLike[str]) -> Stacks:
             raise InputError(f"{profile.name} holds no call stacks: record with -j stack, or show its branches")
         sideband = profile.sideband()
         threads = {event.tid: event.name for event in sideband if isinstance(event, Comm)}
-        locator = Locator(AddressSpaces(sideband))
-        names = Names(locator.paths)
+        spaces = AddressSpaces(sideband)
+        locator = Locator(spaces)
+        names = Names(locator.paths, recorded(profile, spaces.mappings))
         numbers: dict[tuple[int, int], int] = {}
         stacks: dict[tuple[int, tuple[int, ...]], int] = {}
         for batch in profile.samples():
@@ -76,7 +79,8 @@ def read_stacks(path: str | os.PathLike[str]) -> Stacks:
                 low, high = int(batch.offsets[index]), int(batch.offsets[index + 1])
                 key = int(batch.tid[index]), (*reversed(calls[low:high]), inner[index])
                 stacks[key] = stacks.get(key, 0) + 1
-        return Stacks(tuple(names.function(*key) for key in numbers), stacks, threads)
+        frames = tuple(names.function(*key) for key in numbers)
+        return Stacks(frames, stacks, threads, tuple(sorted(names.left_out)))
 
 
 def _functions(names: Names, files: np.ndarray, offsets: np.ndarray, numbers: dict[tuple[int, int], int]) -> list[int]:

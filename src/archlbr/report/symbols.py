@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -62,16 +61,20 @@ class Function(NamedTuple):
 
 
 class SymbolFile:
-    """The functions of one file, sorted by address; none when it is not there or no ELF file."""
+    """The functions of one file, sorted by address; none when it is not there or no ELF file.
 
-    def __init__(self, path: str) -> None:
+    path: as the profile names it; where: the file to read, `path` itself when it is not given.
+    """
+
+    def __init__(self, path: str, where: str | None = None) -> None:
         self.path = path
+        where = path if where is None else where
         self._segments: tuple[tuple[int, int, int], ...] = ()
         self.functions: list[Function] = []
-        if Path(path).is_file():
+        if os.path.isfile(where):
             with suppress(InputError):
-                self._segments = segments(path)
-                self.functions = _best(path)
+                self._segments = segments(where)
+                self.functions = _best(where)
         self._starts = [function.start for function in self.functions]
         self._ends = np.array([function.end for function in self.functions], dtype=np.uint64)
 

@@ -38,7 +38,7 @@ def render(summary: Summary, by: By = By.BRANCH) -> str:
     """Return the table of the hottest rows, a heading above it."""
     lines = [f"{summary.branches:,} branches in {summary.samples:,} samples"]
     if summary.command_line:
-        lines.append(f"recorded by: {shlex.join(summary.command_line)}")
+        lines.append(printable(f"recorded by: {shlex.join(summary.command_line)}"))
     if not summary.hottest:
         return "\n".join([*lines, "no branch was sampled: take a smaller period with -c"])
     heading, rows = _table(summary, by)
@@ -83,8 +83,15 @@ def aligned(rows: Sequence[tuple[str, ...]], numbers: int) -> list[str]:
             cell.rjust(width) if column < numbers else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        lines.append("  ".join(cells).rstrip())
+        lines.append(printable("  ".join(cells).rstrip()))
     return lines
+
+
+def printable(line: str) -> str:
+    """Return a line with what steers a terminal spelled out: names come out of files that anybody wrote."""
+    if line.isprintable():
+        return line
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in line)
 
 
 def _numbers(heat: Heat, summary: Summary) -> tuple[str, ...]:
@@ -112,10 +119,8 @@ def render_tree(stacks: Stacks, tree: Sequence[Node]) -> str:
         for node in nodes:
             if node.total < _SMALLEST * total:
                 continue
-            lines.append(
-                f"{100 * node.total / total:6.2f}% {100 * node.own / total:6.2f}%  "
-                f"{'  ' * depth}{function_name(node.frame)}"
-            )
+            shares = f"{100 * node.total / total:6.2f}% {100 * node.own / total:6.2f}%"
+            lines.append(printable(f"{shares}  {'  ' * depth}{function_name(node.frame)}"))
             walk(node.callees, depth + 1)
 
     walk(tree, 0)
@@ -132,7 +137,7 @@ def render_code(code: FunctionCode) -> str:
             line = str(row.line) if row.line is not None and row.line != before else ""
             before = row.line or before
             rows.append((f"{row.ran:,}", _mispredicted(row), f"{row.address:#x}", f"  {row.text}", line))
-    return "\n".join([function_name(code.place), *aligned(rows, 3)])
+    return "\n".join([printable(function_name(code.place)), *aligned(rows, 3)])
 
 
 def _mispredicted(row: Instruction) -> str:

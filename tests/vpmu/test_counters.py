@@ -1,0 +1,145 @@
+"""Counters that count: who counts what in which ring, what overflows, and which overflow asks for a PMI."""
+
+from __future__ import annotations
+
+import pytest
+
+from archlbr.vpmu.actions import Count, Rdpmc
+from archlbr.vpmu.counters import fixed_ctrl_legal, global_legal, left, running, status_legal
+from archlbr.vpmu.designs import ARCHLBR
+from tests.vpmu.parts import EVTSEL, FIXED, FIXED_CTRL, GLOBAL_CTRL, PMC, STATUS, Vcpu, leaves, pmu
+
+USR, OS, INT, EN = 1 << 16, 1 << 17, 1 << 20, 1 << 22
+INSTRUCTIONS, BRANCHES, TAKEN, MISPREDICTED, CYCLES = 0xC0, 0xC4, 0x20C4, 0xC5, 0x3C
+TOP = (1 << 48) - 1
+ALL_ON = 0xF | 7 << 32
+A_COUNT = Count(instructions=100, branches=20, cycles=300, taken=7, mispredicted=3, cpl=3)
+
+
+def counting(version: int = 5, on: int = ALL_ON) -> Vcpu:
+    v = Vcpu(ARCHLBR, guest=leaves(leaf0a=pmu(version)))
+    if version >= 2:
+        v.wr(GLOBAL_CTRL, on)
+    return v
+
+
+def near_the_top(v: Vcpu, msr: int, short_of: int = 1) -> None:
+    """Let a counter overflow `short_of` events from now; the guest's own write would extend the sign of bit 31."""
+    v.hi(msr, TOP + 1 - short_of)
+
+
+@pytest.mark.parametrize(
+    ("event", "counted"),
+    [(INSTRUCTIONS, 100), (0x1C0, 100), (BRANCHES, 20), (TAKEN, 7), (MISPREDICTED, 3), (CYCLES, 300), (0x13C, 300),
+     (0x12C4, 0)],
+)  # fmt: skip
+def test_an_event_counts_its_own(event: int, counted: int) -> None:
+    v = counting()
+    v.wr(EVTSEL + 2, event | USR | EN)
+    v.do(A_COUNT)
+    assert [v.rd(PMC + x) for x in range(4)] == [0, 0, counted, 0]
+    assert (v.do(Rdpmc(2)), v.do(Rdpmc(4))) == (counted, "#GP")
+
+
+def test_the_fixed_counters_count_instructions_and_cycles() -> None:
+    v = counting()
+    v.wr(FIXED_CTRL, 0x222)
+    v.do(A_COUNT)
+    assert [v.rd(FIXED + x) for x in range(3)] == [100, 300, 300]
+    assert [v.do(Rdpmc(1 << 30 | x)) for x in range(4)] == [100, 300, 300, "#GP"]
+
+
+@pytest.mark.parametrize(("rings", "in_user", "in_kernel"), [(USR, 100, 0), (OS, 0, 100), (USR | OS, 100, 100)])
+def test_a_ring_that_is_not_asked_for_is_not_counted(rings: int, in_user: int, in_kernel: int) -> None:
+    for cpl, counted in ((3, in_user), (0, in_kernel)):
+        v = counting()
+        v.wr(EVTSEL, INSTRUCTIONS | rings | EN)
+        v.wr(FIXED_CTRL, (rings >> 17 & 1) | (rings >> 16 & 1) << 1)
+        v.do(A_COUNT._replace(cpl=cpl))
+        assert (v.rd(PMC), v.rd(FIXED)) == (counted, counted)
+
+
+@pytest.mark.parametrize("on", [0, 1, 2, 1 << 32, 1 << 33, ALL_ON])
+def test_global_ctrl_switches_each_counter(on: int) -> None:
+    v = counting(on=on)
+    v.wr(EVTSEL, INSTRUCTIONS | USR | EN)
+    v.wr(EVTSEL + 1, INSTRUCTIONS | USR | EN)
+    v.wr(FIXED_CTRL, 0x22)
+    v.do(A_COUNT)
+    assert [v.rd(PMC), v.rd(PMC + 1)] == [100 * (on & 1), 100 * (on >> 1 & 1)]
+    assert [v.rd(FIXED), v.rd(FIXED + 1)] == [100 * (on >> 32 & 1), 300 * (on >> 33 & 1)]
+
+
+def test_version_2_has_global_ctrl_and_version_1_counts_without() -> None:
+    for version, expected in ((1, 100), (2, 0)):
+        v = counting(version, on=0)
+        v.wr(EVTSEL, INSTRUCTIONS | USR | EN)
+        v.do(A_COUNT)
+        assert v.rd(PMC) == expected
+
+
+def test_counters_that_overflow_together_all_say_so() -> None:
+    v = counting()
+    for x in range(2):
+        v.wr(EVTSEL + x, INSTRUCTIONS | USR | EN | INT)
+        near_the_top(v, PMC + x, 100)
+    v.wr(FIXED_CTRL, 0xAAA)
+    for x in range(3):
+        near_the_top(v, FIXED + x, 50)
+    assert v.do(A_COUNT) == f"overflow {3 | 7 << 32:#x}"
+    assert v.rd(STATUS) & ALL_ON == 3 | 7 << 32
+    assert [v.rd(PMC), v.rd(PMC + 1)] == [0, 0]
+    assert [v.rd(FIXED + x) for x in range(3)] == [50, 250, 250]
+
+
+def test_one_event_short_of_the_top_is_no_overflow() -> None:
+    v = counting()
+    v.wr(EVTSEL, INSTRUCTIONS | USR | EN | INT)
+    near_the_top(v, PMC, 101)
+    assert (v.do(A_COUNT), v.rd(STATUS), v.rd(PMC)) == ("ok", 0, TOP)
+    assert v.do(Count(instructions=1, cpl=3)) == "overflow 0x1"
+    assert v.rd(PMC) == 0
+
+
+@pytest.mark.parametrize(
+    ("select", "control", "asked"), [(0, 2, 0), (INT, 2, 1), (0, 0xA, 1 << 32), (INT, 0xA, 1 << 32 | 1)]
+)
+def test_only_the_overflow_that_asks_brings_a_pmi(select: int, control: int, asked: int) -> None:
+    v = counting()
+    v.wr(EVTSEL, INSTRUCTIONS | USR | EN | select)
+    v.wr(FIXED_CTRL, control)
+    near_the_top(v, PMC)
+    near_the_top(v, FIXED)
+    assert v.do(A_COUNT) == (f"overflow {asked:#x}" if asked else "ok")
+    assert v.rd(STATUS) & ALL_ON == 1 | 1 << 32
+
+
+def test_an_overflow_stays_in_the_status_until_it_is_cleared() -> None:
+    v = counting()
+    v.wr(EVTSEL, INSTRUCTIONS | USR | EN)
+    v.wr(EVTSEL + 1, INSTRUCTIONS | USR | EN)
+    near_the_top(v, PMC)
+    v.do(A_COUNT)
+    near_the_top(v, PMC + 1)
+    v.do(A_COUNT)
+    assert v.rd(STATUS) & ALL_ON == 3
+
+
+def test_what_is_left_until_an_overflow() -> None:
+    v = counting()
+    v.wr(EVTSEL + 1, TAKEN | USR | EN | INT)
+    v.wr(FIXED_CTRL, 0xA0)
+    near_the_top(v, PMC + 1, 9)
+    near_the_top(v, FIXED + 1, 11)
+    first, second = running(v.state)
+    assert (first.bit, first.rings, first.asks, left(v.state, first)) == (1, USR, 1, 9)
+    assert (second.bit, second.rings, second.asks, left(v.state, second)) == (33, USR, 1, 11)
+
+
+def test_the_legal_bits_are_those_of_the_counters_there_are() -> None:
+    v = counting()
+    assert global_legal(v.state) == 0xF | 7 << 32
+    assert fixed_ctrl_legal(v.state) == 0xBBB
+    # OvfDSBuffer and CondChgd are 62 and 63, LBR_FRZ 58.
+    assert status_legal(ARCHLBR, v.state) & ~(1 << 59) == 0xF | 7 << 32 | 3 << 62 | 1 << 58
+    assert status_legal(ARCHLBR, counting(3).state) == 0xF | 7 << 32 | 3 << 62
