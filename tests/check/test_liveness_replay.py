@@ -8,6 +8,7 @@ from archlbr.check import replay
 from archlbr.check.explore import Graph, explore
 from archlbr.check.liveness import violation
 from archlbr.check.model import always, response
+from archlbr.check.reduce import least_of
 from archlbr.errors import InputError
 from tests.check.classics import CounterRace, Peterson, Philosophers
 
@@ -66,6 +67,88 @@ def test_an_action_put_off_for_ever_is_no_fair_run() -> None:
     lazy = lasso(Patient(), response("leaves 0", lambda s: s == 0, fair=("0",)))
     assert lazy is not None
     assert lazy.cycle == (0,)
+
+
+class Door(Switch):
+    """State 0 and 1 alternate by action 0; in 1 alone action 1 leads out to 2, where nothing is owed."""
+
+    def actions(self, state):
+        return [0, 1] if state == 1 else [0]
+
+    def next(self, state, action):
+        return 2 if state == 2 or action == 1 else 1 - state
+
+
+def test_what_is_possible_only_now_and_then_wants_a_strong_promise() -> None:
+    weak = lasso(Door(), response("gets out", lambda s: s < 2, fair=("0", "1")))
+    assert weak is not None
+    assert weak.stem == ()
+    assert weak.cycle == (0, 0)
+    assert lasso(Door(), response("gets out", lambda s: s < 2, fair=("0", "1"), strong=1)) is None
+
+
+def test_a_strong_promise_forbids_states_and_what_is_left_may_still_cycle() -> None:
+    class Porch(Door):
+        # State 3, beside 0, has a cycle of its own that never passes 1.
+        def actions(self, state):
+            return [0, 2] if state == 0 else [0] if state == 3 else super().actions(state)
+
+        def next(self, state, action):
+            return 3 if state == 3 or action == 2 else super().next(state, action)
+
+    found = lasso(Porch(), response("gets out", lambda s: s != 2, fair=("0", "1"), strong=1))
+    assert found is not None
+    assert (found.stem, found.cycle) == ((2,), (0,))
+
+
+def test_the_way_to_the_nearest_cycle_is_given() -> None:
+    class Stairs:
+        # 0 .. 9 upwards, by action 0 and from 7 on by action 2, beside which each step may stay by action 1.
+        def initial(self):
+            return [0]
+
+        def actions(self, state):
+            return [2, 1] if state >= 7 else [0]
+
+        def next(self, state, action):
+            return state if action == 1 else min(state + 1, 9)
+
+        def describe(self, action):
+            return str(action)
+
+    found = lasso(Stairs(), response("comes down", lambda _s: True, fair=("0", "1")))
+    assert found is not None
+    assert (len(found.stem), found.cycle) == (7, (1,))
+
+
+@pytest.mark.parametrize("fair", [("0", "1", "2"), ()])
+def test_symmetry_finds_the_same_lassos(fair: tuple[str, ...]) -> None:
+    def images(state):
+        return [state[place:] + state[:place] for place in range(len(state))]
+
+    model = Philosophers(3)
+    for owes in (lambda s: 1 in s, lambda s: 2 in s, lambda s: s == (1, 1, 1), lambda s: s.count(2) > 1):
+        for strong in (0, 1):
+            claim = response("debt", owes, fair, strong=strong)
+            whole = lasso(model, claim)
+            graph = Graph()
+            explore(model, [], canonical=least_of(images), graph=graph)
+            reduced = violation(model, graph, claim, str, images)
+            assert (whole is None) == (reduced is None)
+            if whole is not None and reduced is not None:
+                assert len(whole.stem) == len(reduced.stem)
+                assert owing_for_ever(model, reduced, owes)
+
+
+def owing_for_ever(model, found, owes) -> bool:
+    state = model.initial()[0]
+    for action in found.stem:
+        state = model.next(state, action)
+    start, owed = state, owes(state)
+    for action in found.cycle:
+        state = model.next(state, action)
+        owed = owed and owes(state)
+    return owed and state == start
 
 
 def test_a_debt_in_a_dead_end_is_a_violation() -> None:

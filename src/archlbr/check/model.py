@@ -44,9 +44,10 @@ class Model(Protocol[S, A]):
 class Property(Generic[S]):
     """A claim. always: the predicate holds in each state. sometimes: it holds in one. response: see `liveness`.
 
-    For a response the predicate says that something is owed; the claim is that under weak fairness it does not stay
-    owed for ever. fair: the classes of actions that are not put off for ever, by the name `liveness` is given. parts:
-    the places of the parts of a state that the predicate reads (`parts.Divided`), None for all of it. key: what the
+    For a response the predicate says that something is owed; the claim is that under fairness it does not stay owed for
+    ever. fair: the classes of actions that are not put off for ever, by the name `liveness` is given: what stays
+    possible is taken. strong: 1 where even what is only possible again and again is taken again and again. parts: the
+    places of the parts of a state that the predicate reads (`parts.Divided`), None for all of it. key: what the
     predicate reads, where that is less than the state: states with the same key are judged once.
     """
 
@@ -56,6 +57,7 @@ class Property(Generic[S]):
     fair: tuple[str, ...] = ()
     parts: tuple[int, ...] | None = None
     key: Callable[[S], Hashable] | None = None
+    strong: int = 0
 
 
 def always(name: str, predicate: Callable[[S], bool], parts: tuple[int, ...] | None = None) -> Property[S]:
@@ -69,7 +71,12 @@ def sometimes(name: str, predicate: Callable[[S], bool], parts: tuple[int, ...] 
 
 
 def response(
-    name: str, owed: Callable[[S], bool], fair: tuple[str, ...], parts: tuple[int, ...] | None = None
+    name: str,
+    owed: Callable[[S], bool],
+    fair: tuple[str, ...],
+    parts: tuple[int, ...] | None = None,
+    *,
+    strong: int = 0,
 ) -> Property[S]:
     """Return the claim that no fair run has a suffix in which `owed` holds in each state."""
-    return Property(name, RESPONSE, owed, fair, parts)
+    return Property(name, RESPONSE, owed, fair, parts, strong=strong)

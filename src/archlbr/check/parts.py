@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol
 
 from archlbr.check.model import A, Model, Property, S
+from archlbr.check.reduce import Independence
 from archlbr.errors import InternalError
 
 if TYPE_CHECKING:
@@ -158,7 +159,40 @@ class Packed(Generic[S, A]):
         predicate, unpack = claim.predicate, self.unpack
         key = None if claim.parts is None else self._key(self.mask(claim.parts))
         return Property(
-            claim.name, claim.kind, lambda packed: bool(predicate(unpack(packed))), claim.fair, claim.parts, key
+            claim.name,
+            claim.kind,
+            lambda packed: bool(predicate(unpack(packed))),
+            claim.fair,
+            claim.parts,
+            key,
+            claim.strong,
+        )
+
+    def images(
+        self, exchanged: Callable[[S], S], moves: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+    ) -> Callable[[int], tuple[int, int]]:
+        """Return what gives a packed state and its image under an exchange of names.
+
+        moves: groups of parts, each with the places it goes to; what it becomes there depends on the group alone.
+        """
+        rows: list[tuple[int, int, dict[int, int]]] = [(self.mask(here), self.mask(there), {}) for here, there in moves]
+
+        def both(packed: int) -> tuple[int, int]:
+            image = 0
+            for here, there, known in rows:
+                group = packed & here
+                moved = known.get(group)
+                if moved is None:
+                    moved = known[group] = self.pack(exchanged(self.unpack(packed))) & there
+                image |= moved
+            return packed, image
+
+        return both
+
+    def independence(self, process: Callable[[A], Hashable], local: Callable[[S, A], bool]) -> Independence[int, A]:
+        """Return an independence of packed states; `local` reads no more than the offering parts."""
+        return Independence(
+            process, lambda packed, action: local(self.unpack(packed), action), self._key(self._offering)
         )
 
     def _key(self, bits: int) -> Callable[[int], int]:

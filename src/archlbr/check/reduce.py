@@ -1,7 +1,9 @@
 """Two ways to explore less: representatives of symmetric states, and one order of independent actions.
 
 `explore` takes both; the model says what is symmetric and what is independent, and the tests compare verdicts with and
-without. Neither is on unless asked for.
+without. Neither is on unless asked for. Symmetry keeps every verdict and each shortest length; `liveness` unfolds what
+it needs. Independence keeps whether some transition breaks something, and each state that one part alone can be in;
+what it does not keep is the length of a path, fair cycles, and states that two actors are in together.
 """
 
 from __future__ import annotations

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 LARGE = 100_000
 
 
+class Reduction(StrEnum):
+    """What an exploration may leave out without a change of verdict (`contract.reduction`)."""
+
+    SYMMETRY = "symmetry"
+    INDEPENDENCE = "independence"
+
+
 class CheckFormat(StrEnum):
     """How the table is printed: for a terminal, for programs (docs/formats.md), or as one page."""
 
@@ -52,6 +59,13 @@ def check(
             "--bound",
             metavar="NAME=N[,N...]",
             help="Other bounds of the scenarios: cpus, vcpus, records (a stack); several values, several explorations.",
+        ),
+    ] = None,
+    reduce: Annotated[
+        list[Reduction] | None,
+        typer.Option(
+            "--reduce",
+            help="Take two VMs that are alike for one, or one order of what two pCPUs do apart; may be repeated.",
         ),
     ] = None,
     walks: Annotated[
@@ -87,7 +101,8 @@ def check(
             return _walked(chosen, walks, seed, run, watch)
     began = time.perf_counter()
     with watched() as watch:
-        table = explored(chosen, wanted, claim, small=small, run=run, watch=watch)
+        left_out = frozenset(str(one) for one in reduce or ())
+        table = explored(chosen, wanted, claim, small=small, reduce=left_out, run=run, watch=watch)
     seconds = time.perf_counter() - began
     if form is CheckFormat.JSON:
         print(json.dumps(as_document(table), indent=2))
@@ -180,12 +195,13 @@ def _told(table: Table, seconds: float) -> str:
     states = sum(outcome.exploration.states for outcome in table.outcomes)
     edges = sum(outcome.exploration.edges for outcome in table.outcomes)
     word = "complete" if table.complete else "INCOMPLETE, cut short: what is left undecided is marked incomplete"
+    reduced = f" reduced by {' and '.join(table.reduced)}" if table.reduced else ""
     rate = edges / seconds if seconds else 0
     largest = max((outcome.exploration.states for outcome in table.outcomes), default=0)
     peak = 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     memory = f", {peak / largest:,.0f} bytes a state at the peak" if largest >= LARGE else ""
     return (
-        f"{len(table.outcomes)} explorations, {word}: {states:,} states, {edges:,} transitions,"
+        f"{len(table.outcomes)} explorations{reduced}, {word}: {states:,} states, {edges:,} transitions,"
         f" {seconds:.1f} s, {rate:,.0f} transitions/s{memory}"
     )
 

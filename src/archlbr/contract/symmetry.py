@@ -32,7 +32,7 @@ def exchanged(world: World) -> World:
     return World(
         Host(
             tuple([_cpu(cpu) for cpu in host.cpus]),
-            (_task(tasks[1]), _task(tasks[0]), *tasks[2:]),
+            tuple([_task(task) for task in (tasks[1], tasks[0], *tasks[2:])]),
             tuple([_vcpu(vcpu) for vcpu in host.vcpus[::-1]]),
         ),
         tuple([Ghost(_tags(ghost.expect), ghost.moved, ghost.cpu) for ghost in world.ghosts[::-1]]),

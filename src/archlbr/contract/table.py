@@ -7,6 +7,7 @@ over all scenarios of its design, each explored completely, and its states are t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from archlbr.check.campaign import Shard, Watch, in_turn
@@ -49,11 +50,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """design -> property -> cell; complete: no exploration was cut short. outcomes: what each exploration found."""
+    """design -> property -> cell; complete: no exploration was cut short. outcomes: what each exploration found.
+    reduced: what the explorations left out (`reduction`).
+    """
 
     complete: bool
     cells: dict[str, dict[str, Cell]]
     outcomes: tuple[Outcome, ...]
+    reduced: tuple[str, ...] = ()
 
 
 def scenarios_of(design: Sharing, wanted: Sequence[str] = (), *, small: bool = False) -> list[Scenario]:
@@ -80,10 +84,11 @@ def explored(
     claim: str | None = None,
     *,
     small: bool = False,
+    reduce: frozenset[str] = frozenset(),
     run: Runner = in_turn,
     watch: Watch = UNWATCHED,
 ) -> Table:
-    """Explore designs in their scenarios. run: where; watch: who looks on (`check.campaign`)."""
+    """Explore designs in their scenarios. reduce: see `judge`. run: where; watch: who looks on (`check.campaign`)."""
     check_property(claim)
     asked = None if claim is None else (claim,)
     shards = [
@@ -91,13 +96,13 @@ def explored(
         for design in chosen
         for scenario in scenarios_of(design, wanted, small=small)
     ]
-    results = run(judge, shards, watch)
+    results = run(partial(judge, reduce=reduce), shards, watch)
     outcomes = [outcome for outcome in results if outcome is not None]
     complete = len(outcomes) == len(shards) and all(outcome.exploration.complete for outcome in outcomes)
     cells = {
         design.name: dict(_row(design, outcomes, claim, complete=complete, part=bool(wanted))) for design in chosen
     }
-    return Table(complete, cells, tuple(outcomes))
+    return Table(complete, cells, tuple(outcomes), tuple(sorted(reduce)))
 
 
 def weight(scenario: Scenario) -> int:
@@ -172,6 +177,7 @@ def as_document(table: Table) -> dict[str, object]:
     return {
         "version": 1,
         "complete": table.complete,
+        "reduced": list(table.reduced),
         "designs": {
             design: {
                 name: {

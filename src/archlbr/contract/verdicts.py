@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from archlbr.check import replay
 from archlbr.check.explore import Exploration, Graph, explore
-from archlbr.check.liveness import violation
+from archlbr.check.liveness import known_by_key, violation
 from archlbr.check.model import Model, Property, S, always, response, sometimes
 from archlbr.check.parts import Packed
-from archlbr.contract import designs
+from archlbr.check.reduce import least_of
+from archlbr.contract import designs, reduction
 from archlbr.contract.parts import WorldInParts, places
 from archlbr.contract.properties import BIT, CLAIMS
+from archlbr.contract.symmetry import exchanged, symmetric
 from archlbr.host import state as at
 from archlbr.lbr.tagged import HOST, VM
 from archlbr.perf.events import ACTIVE, ERROR, OFF, PENDING
@@ -104,7 +106,9 @@ def claims(design: Sharing, scenario: Scenario) -> list[Property[World]]:
     scheduled = (*fair, *(f"switch:{v + 1}" for v in range(scenario.vcpus)))
     for name, (owes, where) in owed.items():
         if applies(design, name):
-            found.append(response(name, owes, scheduled if name in ("L1", "L2-sched") else fair, where))
+            by_threads = name in ("L1", "L2-sched")
+            promised = scheduled if by_threads else fair
+            found.append(response(name, owes, promised, where, strong=int(by_threads)))
     if design.family == REQUEST:
         found.append(always("R9", _not_evicted, at_cpus))
     return found
@@ -155,22 +159,32 @@ def witnesses(scenario: Scenario) -> list[Property[World]]:
 
 
 def judge(
-    design: Sharing, scenario: Scenario, wanted: Sequence[str] | None = None, tick: Tick | None = None
+    design: Sharing,
+    scenario: Scenario,
+    wanted: Sequence[str] | None = None,
+    tick: Tick | None = None,
+    *,
+    reduce: frozenset[str] = frozenset(),
 ) -> Outcome:
-    """Explore a design in a scenario, completely unless `tick` stops it. wanted: the properties, None for all."""
+    """Explore a design in a scenario, completely unless `tick` stops it.
+
+    wanted: the properties, None for all. reduce: `reduction.SYMMETRY`, `reduction.INDEPENDENCE`, or both: what to leave
+    out; it changes no verdict and no shortest length.
+    """
     host = designs.model(design, scenario)
     asked = [claim for claim in claims(design, scenario) if wanted is None or claim.name in wanted]
     if scenario.cpus * scenario.vcpus == 1:
         return _judged(design, scenario, host, asked, witnesses(scenario), tick)
-    packed = Packed(WorldInParts(host))
-    return _judged(
-        design,
-        scenario,
-        packed,
-        [packed.claim(claim) for claim in asked],
-        [packed.claim(w) for w in witnesses(scenario)],
-        tick,
-    )
+    parted = WorldInParts(host)
+    packed = Packed(parted)
+    ours = [packed.claim(claim) for claim in asked]
+    sometimes = [packed.claim(witness) for witness in witnesses(scenario)]
+    if reduction.SYMMETRY in reduce and symmetric(scenario):
+        images = packed.images(exchanged, reduction.moves(parted.places))
+        return _judged(design, scenario, packed, ours, sometimes, tick, images)
+    if reduction.INDEPENDENCE in reduce and reduction.independent(design, scenario):
+        return _apart(design, scenario, packed, ours, sometimes, tick)
+    return _judged(design, scenario, packed, ours, sometimes, tick)
 
 
 def _judged(
@@ -180,18 +194,47 @@ def _judged(
     asked: Sequence[Property[S]],
     sometimes: Sequence[Property[S]],
     tick: Tick | None,
+    images: Callable[[S], Sequence[S]] | None = None,
 ) -> Outcome:
     graph: Graph[S, Action] = Graph()
-    exploration = explore(model, [*asked, *sometimes], tick=tick, graph=graph)
+    canonical = None if images is None else least_of(images)
+    exploration = explore(model, [*asked, *sometimes], canonical=canonical, tick=tick, graph=graph)
     found = {claim.name: exploration.found[claim.name] for claim in asked if claim.name in exploration.found}
     loops: dict[str, tuple[Action, ...]] = {}
     for claim in asked:
         if claim.kind == "response" and exploration.complete and claim.name not in found:
-            lasso = violation(model, graph, claim, class_of)
+            lasso = violation(model, graph, claim, class_of, images)
             if lasso is not None:
                 found[claim.name], loops[claim.name] = lasso.stem, lasso.cycle
     witnessed = {name: path for name, path in exploration.found.items() if name in WITNESSES}
     return Outcome(design.name, scenario.name, exploration, found, loops, witnessed)
+
+
+def _apart(
+    design: Sharing,
+    scenario: Scenario,
+    packed: Packed[World, Action],
+    asked: Sequence[Property[int]],
+    sometimes: Sequence[Property[int]],
+    tick: Tick | None,
+) -> Outcome:
+    # One order of what two pCPUs do apart. It keeps whether something is found, but not in how many steps: what was
+    # found is searched for again, in every order, as far as its shortest path. It keeps no fair cycle: a response holds
+    # if nobody ever owes, where that is a matter of one part; else every order is explored.
+    graph: Graph[int, Action] = Graph()
+    independence = packed.independence(reduction.pcpu, reduction.local(scenario))
+    exploration = explore(packed, [*asked, *sometimes], independence=independence, tick=tick, graph=graph)
+    responses = [claim for claim in asked if claim.kind == "response"]
+    if exploration.complete and any(
+        (claim.name == "L1" and design.family == VLBR) or any(map(known_by_key(claim), graph.states))
+        for claim in responses
+    ):
+        return _judged(design, scenario, packed, asked, sometimes, tick)
+    again = [claim for claim in (*asked, *sometimes) if claim.name in exploration.found]
+    shortest = explore(packed, again, until_found=True, tick=tick).found
+    found = {claim.name: shortest[claim.name] for claim in asked if claim.name in shortest}
+    witnessed = {name: path for name, path in shortest.items() if name in WITNESSES}
+    return Outcome(design.name, scenario.name, exploration, found, {}, witnessed)
 
 
 def replay_line(design: Sharing, scenario: Scenario, outcome: Outcome, claim: str) -> str:
