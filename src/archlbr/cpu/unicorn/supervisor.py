@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import re
 import struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -338,8 +337,8 @@ def set_idle(ticks: int) -> None:
     ctypes.c_uint64.from_address(longmode.CLOCK_IDLE).value = ticks
 
 
-# The engine's CPUX86State begins with the general registers: write values that occur nowhere else, and look for them in
-# what the engine's handle points at (reference engine.md 3).
+# The engine's CPUX86State begins with the general registers: write values that occur nowhere else, and look for them
+# behind what the engine's handle points at (reference engine.md 3).
 def locate(engine: Any) -> tuple[int, int]:
     """Return where an engine's CPUState and CPUX86State lie; InternalError when they are not found."""
     sentinels = [0x51AB_7E00_0000_0001 + 0x0101_0101_0101 * index for index in range(8)]
@@ -359,18 +358,18 @@ def locate(engine: Any) -> tuple[int, int]:
         if not room:
             continue
         fill(sentinels)
-        image = ctypes.string_at(pointer, min(room, _STATE_BYTES))
-        places = [match.start() for match in re.finditer(re.escape(pattern), image)]
+        # Other structures that the handle points to may lie before the CPUState in the same window: the place decides.
+        found = room >= _STATE_BYTES and ctypes.string_at(pointer + _STATE_AT, len(pattern)) == pattern
         fill([0] * 8)
         # Memory that was given back may hold the same values; only the state itself follows the registers.
-        for place in places:
-            if not any(ctypes.string_at(pointer + place, 64)):
-                return pointer, pointer + place
+        if found and not any(ctypes.string_at(pointer + _STATE_AT, len(pattern))):
+            return pointer, pointer + _STATE_AT
     raise InternalError("the engine's registers were not found in its memory; install the pinned Unicorn")
 
 
 _HANDLE_BYTES: Final = 0x400
 _STATE_BYTES: Final = 0x10000
+_STATE_AT: Final = 0x8A50  # from the CPUState to the CPUX86State, in the pinned wheel
 
 
 def _writable_ranges() -> list[tuple[int, int]]:
