@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from unicorn import x86_const as x86
 
-from archlbr.contract.driven import Driven
 from archlbr.machine.board import Board
 from archlbr.machine.hostcode import HOST, HostCode
 from archlbr.machine.pcpu import Pcpu, Timing
@@ -126,8 +125,7 @@ def shared(
         board.memory[base(number) : base(number) + len(code)] = code
         board.start(base(number))
         guests.append(board)
-    composed = Driven(hypervisor.sharing, len(guests), event)
-    return Pcpu(composed, guests, HostCode(model), event, Timing(**timing))
+    return Pcpu(hypervisor.sharing, guests, HostCode(model), event, Timing(**timing))
 
 
 def finish(pcpu: Pcpu, turns: int = 5000) -> Pcpu:

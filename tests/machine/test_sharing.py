@@ -12,12 +12,12 @@ import pytest
 
 from archlbr.check import replay
 from archlbr.contract import designs, scenarios
-from archlbr.contract.driven import setting
 from archlbr.contract.interleavings import NAMED
 from archlbr.contract.lanes import model_of
 from archlbr.contract.observed import followed, observed
 from archlbr.contract.properties import BIT
 from archlbr.contract.verdicts import judge
+from archlbr.contract.world import Scenario
 from archlbr.machine.models import MODELS, SAPPHIRE_RAPIDS, SKYLAKE_SERVER, Model
 from archlbr.perf.events import Opened
 from archlbr.vpmu.designs.hypervisors import HYPERVISORS
@@ -133,7 +133,8 @@ def test_what_a_run_breaks_the_model_breaks_on_the_same_path(design: str) -> Non
     cpu = SKYLAKE_SERVER if design.startswith("vlbr") else SAPPHIRE_RAPIDS
     hypervisor = HYPERVISORS[design]
     pcpu = finish(shared(hypervisor, cpu, [steady(cpu), quiet(cpu, rest=4_000)], FLEXIBLE, share=2_000))
-    scenario = setting(2, FLEXIBLE)._replace(may=frozenset({"lbr_on", "lbr_off", "read", "nmi"}), active=1)
+    may = frozenset({"lbr_on", "lbr_off", "read", "nmi"})
+    scenario = Scenario("run", "two guests of a machine", may, vcpus=2, events=(FLEXIBLE,), active=1)
     model = designs.model(hypervisor.sharing, scenario)
     path = [(kind, c, 0) if kind == "host_branch" else (kind, c, argument) for kind, c, argument in pcpu.path]
     told = {claim for claim in ("S1", "S2", "H1") if followed(model, path, claim) is not None}

@@ -79,7 +79,6 @@ def run_together(
     going_on: Callable[[], bool],
 ) -> tuple[Pcpu, bool]:
     """Run guests on one processor until each has ended or `going_on` says no; return it, and whether they ended."""
-    from archlbr.contract.driven import Driven
     from archlbr.machine.board import Board
     from archlbr.machine.hostcode import HostCode
     from archlbr.machine.pcpu import Pcpu, Timing
@@ -96,7 +95,7 @@ def run_together(
         board = Board(model, memory, console.append, hypervisor=hypervisor, vcpu=SharedVcpu)
         boot(board)
         guests.append(board)
-    pcpu = Pcpu(Driven(hypervisor.sharing, len(guests), event), guests, HostCode(model), event, timing)
+    pcpu = Pcpu(hypervisor.sharing, guests, HostCode(model), event, timing)
     while not pcpu.done and going_on():
         pcpu.turn()
         consoles.flush()

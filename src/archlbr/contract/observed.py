@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from archlbr.contract.actors import HostModel
-    from archlbr.contract.menu import Action
     from archlbr.contract.world import Scenario
+    from archlbr.host import Action
     from archlbr.perf.events import Opened
     from archlbr.vpmu.designs.sharing import Sharing
 

@@ -8,16 +8,18 @@ registers. Design: docs/decisions/034.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from archlbr.arch import msrs
 from archlbr.cpu import words as cpu_words
 from archlbr.cpu.unicorn.supervisor import set_clock, set_idle
 from archlbr.errors import InternalError
+from archlbr.host import state as at
+from archlbr.host.step import composed
 from archlbr.lbr import compiled as lbr
 from archlbr.lbr.compiled import words as w
 from archlbr.lbr.state import Entry
-from archlbr.lbr.tagged import HOST, NOBODY, VM, Lbrs
+from archlbr.lbr.tagged import HOST, NOBODY, VM, Lbrs, reset
 from archlbr.machine import observing
 from archlbr.machine.findings import Findings, Party
 from archlbr.machine.hostcode import MOST_BRANCHES, HostCode
@@ -26,10 +28,11 @@ from archlbr.perf.events import ACTIVE, INACTIVE
 
 if TYPE_CHECKING:
     from archlbr.cpu.words import Words
+    from archlbr.lbr.bank import Bank
     from archlbr.machine.board import Board
     from archlbr.machine.shared_vcpu import SharedVcpu
     from archlbr.perf.events import Opened
-    from archlbr.perf.samples import Sample
+    from archlbr.vpmu.designs.sharing import Sharing
 
 # Rounds of the host's fragment between two steps of KVM's, and of a host task between two looks at what is due.
 _BETWEEN, _TASK = 3, 40
@@ -39,26 +42,19 @@ _NEVER: Final = 1 << 62
 _LONGEST: Final = 100_000  # actions that are kept
 
 
-class Composed(Protocol):
-    """The composed step of a design, on one pCPU."""
-
-    def start(self, width: int, active: int) -> Any:
-        """Return the host's state with stacks of so many records. active: 1 when the host's event runs already."""
-
-    def act(self, state: Any, name: str, argument: int) -> tuple[Any, Sample | None] | None:
-        """Return the state after an action, and the sample that it took; None if it cannot happen or does nothing."""
-
-    def onwards(self, state: Any) -> tuple[str, ...]:
-        """Return what KVM does next on its way round its run loop; the first that is possible."""
-
-    def in_guest(self, state: Any) -> bool:
-        """Say whether the pCPU runs guest code."""
-
-    def interruptible(self, state: Any) -> bool:
-        """Say whether an IPI of perf's can come."""
-
-    def claiming(self, state: Any) -> bool:
-        """Say whether an IPI of perf's is under way."""
+# What KVM does next on its way round its run loop, by where the pCPU is; the first that is possible.
+_ONWARDS: Final[dict[int, tuple[str, ...]]] = {
+    at.EXIT: ("save_guest", "irqs_on"),
+    at.EXIT_SAVED: ("start_host",),
+    at.EXIT_DONE: ("irqs_on",),
+    at.CLAIM: ("grant",),
+    at.HOST_ON: ("check", "enter"),
+    at.CHECKED: ("irqs_off",),
+    at.ENTRY: ("stop_host", "vmenter"),
+    at.ENTRY_STOPPED: ("load_guest",),
+    at.ENTRY_LOADED: ("vmenter",),
+}
+_IRQS_ON: Final = (at.HOST_ON, at.CHECKED)
 
 
 class Timing(NamedTuple):
@@ -82,17 +78,21 @@ class Pcpu:
     """
 
     def __init__(
-        self, composed: Composed, guests: list[Board], host: HostCode, event: Opened | None, timing: Timing
+        self, sharing: Sharing, guests: list[Board], host: HostCode, event: Opened | None, timing: Timing
     ) -> None:
         self.guests = guests
         self.findings = Findings([Party() for _ in guests])
         self.path: list[tuple[str, int, int]] = []
-        self._composed, self._host, self.event, self._timing = composed, host, event, timing
+        self._composed = composed(sharing, at.Setting((event,)))
+        self._host, self.event, self._timing = host, event, timing
         self._records = Records(host.board.vcpu.platform.facility)
         self._here = host.board
         self._selects = {NOBODY: 0, HOST: 0}  # LBR_SELECT, by whose filter it is
         active = int(event is not None and not timing.opens)
-        self._state = composed.start(self._records.width, active)
+        self._state = at.initial((reset(self._records.width),), len(guests))
+        if active and not (event is not None and event.task):
+            installed = self._composed.moves["install"](self._state, 0, 0)
+            self._state = self._composed.settled(self._state if installed is None else installed[0])
         self._control(self._state.cpus[0].lbr)
         self._expected = [0] * len(guests)
         self._taken = [0] * len(guests)
@@ -138,7 +138,7 @@ class Pcpu:
         if board.status is not None:
             self._running.remove(v)
         self.leave(v, "exit")
-        while not self._composed.interruptible(self._state):
+        while self._phase not in _IRQS_ON:
             self._onwards()
         self._interrupts()
 
@@ -160,27 +160,34 @@ class Pcpu:
     # What a guest's access makes happen -------------------------------------------------------------------------------
 
     @property
+    def _phase(self) -> int:
+        return self._state.cpus[0].phase
+
+    @property
     def _in_guest(self) -> bool:
-        return self._composed.in_guest(self._state)
+        return self._phase == at.GUEST
 
     def owns(self, v: int) -> int:
         """Return 1 when the LBRs are a vCPU's: its vLBR event is on the PMU, or it is their owner."""
         return int(self._state.tasks[v].event == ACTIVE or self._state.cpus[0].owner == VM + v)
 
     def leave(self, v: int, name: str) -> None:
-        """Let a guest exit: `exit`, `nmi`, or what it does to its LBRs that exits."""
+        """Let a guest exit: `exit`, `nmi`, or `read` of its records; a change of its enable bit is seen here."""
         self._branched(v)
         before = self._fetched()
+        enable = self.vcpu(v).enabled()
+        if enable != before.vcpus[v].enable:
+            # What the guest writes comes here as such; a PMI's freeze before PMU version 4 clears the bit by itself.
+            name = "lbr_on" if enable else "lbr_off"
         self.vcpu(v).left()
-        if not self._act(name, 0, before):
+        self._act(name, 0, before)
+        if self._in_guest:  # KVM emulates without a word to perf
             self._act("exit", 0, before)
-        if self._in_guest:
-            raise InternalError(f"the action {name} of a guest left it where it was")
 
     def back(self, v: int) -> None:
         """Let KVM go on to VM entry, and the guest go on."""
         while not self._in_guest:
-            if self._composed.interruptible(self._state):
+            if self._phase in _IRQS_ON:
                 self._interrupts()
             self._onwards()
         board = self.guests[v]
@@ -214,14 +221,14 @@ class Pcpu:
     def _words(self) -> Words:
         return self._here.words[observing.LBR_AT : observing.LBR_END]
 
-    def _with(self, cpu: Any) -> Any:
+    def _with(self, cpu: at.Cpu) -> at.Host:
         return self._state._replace(cpus=(cpu,))
 
     def _enabled(self) -> int:
         return int(self._words[w.CTL if self._records.architectural else w.DEBUGCTL]) & _LBREN
 
     # The state with the registers as the words have them.
-    def _fetched(self) -> Any:
+    def _fetched(self) -> at.Host:
         cpu = self._state.cpus[0]
         stack = self._records.read(self._words, VM + cpu.thread - 1 if self._in_guest else HOST)
         enable = self._enabled()
@@ -229,17 +236,18 @@ class Pcpu:
             return self._state
         return self._with(cpu._replace(lbr=Lbrs(enable, cpu.lbr.select, stack)))
 
-    def _act(self, name: str, argument: int = 0, before: Any = None) -> bool:
+    def _act(self, name: str, argument: int = 0, before: at.Host | None = None) -> bool:
         before = self._fetched() if before is None else before
         was_in_guest = self._in_guest
         if self._host_recorded:
             self._host_recorded = False
             self._note("host_branch", int(any(record >= VM for record in before.cpus[0].lbr.stack)))
-        moved = self._composed.act(before, name, argument)
+        move = self._composed.moves.get(name)
+        moved = move(before, 0, argument) if move is not None else None
         if moved is None:
             return False
         self._note(name, argument)
-        was, (self._state, sample) = before.cpus[0], moved
+        was, (self._state, told) = before.cpus[0], moved
         cpu = self._state.cpus[0]
         if cpu.lbr.stack is not was.lbr.stack:
             depth = self._records.most
@@ -250,17 +258,17 @@ class Pcpu:
             self._control(cpu.lbr)
         elif not was_in_guest:
             self._entered(cpu)
-        if sample is not None:
-            dead = int(not was_in_guest and not was.lbr.enable and not any(sample.records))
+        if told.sample is not None:
+            dead = int(not was_in_guest and not was.lbr.enable and not any(told.sample.records))
             excludes = int(self.event is None or self.event.exclude_guest)
             self.findings.host_sampled(
-                sample, dead=dead, exclude_guest=excludes, in_guest=int(was_in_guest), at=len(self.path)
+                told.sample, dead=dead, exclude_guest=excludes, in_guest=int(was_in_guest), at=len(self.path)
             )
         return True
 
     # The controls while host code runs. With Architectural LBR, VM exit clears the filter with the enable bit, and the
     # host writes both back; LBR_SELECT is whoever's it was.
-    def _control(self, registers: Lbrs) -> None:
+    def _control(self, registers: Bank) -> None:
         words = self._words
         if self._records.architectural:
             words[w.CTL] = _HOST_CTL | _LBREN if registers.enable else 0
@@ -269,7 +277,7 @@ class Pcpu:
             words[w.SELECT] = self._selects.get(registers.select, 0)
         lbr.refresh(words)
 
-    def _entered(self, cpu: Any) -> None:
+    def _entered(self, cpu: at.Cpu) -> None:
         v = cpu.thread - 1
         if not self._records.architectural:
             self._words[w.SELECT] = self._selects.get(cpu.lbr.select, 0)
@@ -308,9 +316,8 @@ class Pcpu:
 
     def _onwards(self) -> None:
         self._host_code(_BETWEEN)
-        names = self._composed.onwards(self._state)
-        if not any(self._act(name) for name in names):
-            raise InternalError(f"the host's step has no way on: {', '.join(names)}")
+        if not any(self._act(name) for name in _ONWARDS[self._phase]):
+            raise InternalError(f"nothing leads on from the phase {at.PHASES[self._phase]!r}")
 
     def _host_code(self, rounds: int) -> None:
         self._move(self._host.board)
@@ -332,6 +339,6 @@ class Pcpu:
             return
         event, every = self._state.cpus[0].perf.event, self._timing.every
         self._act("disable" if event == ACTIVE else "enable" if event == INACTIVE else "install")
-        while self._composed.claiming(self._state):
+        while self._phase == at.CLAIM:
             self._onwards()
         self._next_change = self._next_change + every if every else _NEVER

@@ -93,17 +93,15 @@ class SharedVcpu(Vcpu):
             if not passes:
                 pcpu.back(number)
             return done
-        before = self._enabled()
         done = super().wrmsr(msr, value)
-        after = self._enabled()
         if msr == _DEPTH and done:
             pcpu.wrote(number)
-        change = "exit" if after == before else "lbr_on" if after else "lbr_off"
-        pcpu.leave(number, change)
+        pcpu.leave(number, "exit")
         pcpu.back(number)
         return done
 
-    def _enabled(self) -> int:
+    def enabled(self) -> int:
+        """Return the guest's own enable bit."""
         if self.state.rules.flavour == ARCH:
             return guest_ctl(self.design, self.state) & msrs.CTL_LBREN
         return enabled(self.state.rules.flavour, self.state.guest)
