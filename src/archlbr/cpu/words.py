@@ -50,12 +50,12 @@ VOLATILE_COUNT = 22
 UNDECODED = 24  # out: address of a block whose bytes the decoder refused
 TABLE_USED = 25  # entries in use
 
-JOURNAL_USED = 27  # rows of the journal in use
+JOURNAL_USED = 29  # rows of the journal in use
 LEAVE = 28  # leaves generated code once EMU_STOP was called; 0: generated code asks by itself
 
 # What RETIRED and TAKEN were when the process was forked: its parent's.
-INHERITED_RETIRED = 29
-INHERITED_TAKEN = 30
+INHERITED_RETIRED = 26
+INHERITED_TAKEN = 27
 
 VOLATILE = 32  # pairs (start, end), VOLATILE_RANGES of them
 VOLATILE_RANGES = 64
