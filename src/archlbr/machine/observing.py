@@ -305,12 +305,14 @@ def excepting(_engine: Word, vector: Word, pointer: Any) -> None:
         if start >> uint64(63) == 0:
             start ^= (words[REMAPPED] - words[FIRST_REMAP]) << uint64(_KEY_SHIFT)
         meta = words[current + at.META]
-        if source == words[current + at.END] and meta & uint64(0xFF) == _OTHER:  # INT: RIP is behind it already
+        if source == words[current + at.END] and longmode.is_software(env) != 0:  # INT: RIP is behind it already
             done = meta >> uint64(at.META_COUNT_SHIFT) & uint64(at.META_COUNT_MASK)
             words[at.RETIRED] += done
             words[RETIRED_BY_RING + before] += done
             words[BRANCHES_BY_RING + before] += uint64(1)
             source = words[current + at.LAST]
+            # A fault on the way is a fault of the INT; where it would return to, the engine keeps elsewhere.
+            store64(env + uint64(longmode.RIP), source)
         elif not start <= source < words[current + at.END]:
             _land(words, source)
         elif start < source:
