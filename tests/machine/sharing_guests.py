@@ -17,6 +17,8 @@ from archlbr.machine.pcpu import Pcpu, Timing
 from archlbr.machine.shared_vcpu import SharedVcpu
 
 if TYPE_CHECKING:
+    import random
+
     from archlbr.machine.models import Model
     from archlbr.perf.events import Opened
     from archlbr.vpmu.designs.hypervisors import Hypervisor
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 DEPTH = 32
 READ = 0x1000000
 MEMORY = 64 << 20
+_IDT, _HANDLER = 0x180000, 0xFF000
 # call leaf; dec esi; jnz back to the call; jmp over leaf; leaf: ret
 _LOOP = bytes.fromhex("e806000000 ffce 75f7 eb01 c3")
 _END = bytes.fromhex("b000 e6f4 ebfe")  # mov al, 0; out 0f4h, al
@@ -97,6 +100,34 @@ def plain(rest: int = 20_000) -> bytes:
     return _program(_times(rest, b"\x90" * 4))
 
 
+# What is worth writing to a register of LBRs or counters, and what is not.
+_VALUES: dict[int, tuple[int, ...]] = {
+    0x1D9: (0, 1, 1 << 11, 1 | 1 << 11), 0x1C8: (0, 1, 0x1FF, 0x3C4), 0x1C9: (0, 3, 31), 0x14CF: (8, 16, 32),
+    0x14CE: (0x7F0007, 0x7F0006, 0, 1, 7, 0x40007, 0xF), 0x38F: (1, 3, 0xFF, 1 << 32 | 1), 0x390: (1, 1 << 58 | 1),
+    0x391: (1 << 58,), 0x186: (0x5300C4, 0x5100C0, 0x5320C4), 0xC1: (0xFFFFFFFB, 0xFFFFFFCE),
+    0x4C1: ((1 << 48) - 7, (1 << 48) - 60), 0x38D: (0xB, 3, 0), 0x1DD: (0, 5), 0x1DE: (0, 5), 0x309: (0, 5),
+}  # fmt: skip
+
+
+def anything(model: Model, draw: random.Random, accesses: int = 60) -> bytes:
+    """Return a guest that accesses registers of LBRs and counters as drawn, and branches in between."""
+    others = set(range(0x1500, 0x1520)) | {0x1607, 0x1203} if model.lbr.depths else set(range(0x680, 0x6A0)) | {0x6C3}
+    foreign = {0x1C8, 0x1C9} if model.lbr.depths else {0x14CE, 0x14CF}
+    registers = sorted((set(_VALUES) - foreign) | others)
+    body = b""
+    for _ in range(accesses):
+        msr = draw.choice(registers)
+        if draw.random() < 0.35:
+            body += b"\xb9" + struct.pack("<I", msr) + b"\x0f\x32"
+        else:
+            body += wrmsr(msr, draw.choice(_VALUES.get(msr, (base(0) + 0x10, 0, 5))))
+        if draw.random() < 0.3:
+            body += _branches(draw.randrange(1, 40))
+        if draw.random() < 0.1:
+            body += b"\x90" * draw.randrange(1000)
+    return _program(_times(3, body))
+
+
 def saying(text: bytes) -> bytes:
     """Return a guest that sends a text to its console and ends."""
     sent = b"".join(b"\xb0" + bytes([byte]) + b"\xee" for byte in text)  # mov al, byte; out dx, al
@@ -124,6 +155,7 @@ def shared(
         board = Board(model, MEMORY, lambda _byte: None, hypervisor=hypervisor, vcpu=SharedVcpu)
         board.memory[base(number) : base(number) + len(code)] = code
         board.start(base(number))
+        _skip_faults(board, base(number) + _HANDLER)
         guests.append(board)
     return Pcpu(hypervisor.sharing, guests, HostCode(model), event, Timing(**timing))
 
@@ -135,6 +167,15 @@ def finish(pcpu: Pcpu, turns: int = 5000) -> Pcpu:
         turns -= 1
         assert turns, "the guests do not end"
     return pcpu
+
+
+# #GP: go on behind the RDMSR or WRMSR that faulted.
+def _skip_faults(board: Board, handler: int) -> None:
+    code = bytes.fromhex("4883442408 02 4883c408 48cf")  # add qword [rsp+8], 2; add rsp, 8; iretq
+    board.memory[handler : handler + len(code)] = code
+    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16 & 0xFFFF, 0, 0)
+    board.memory[_IDT + 16 * 13 : _IDT + 16 * 14] = gate
+    board.uc.reg_write(x86.UC_X86_REG_IDTR, (0, _IDT, 16 * 14 - 1, 0))
 
 
 def kept(pcpu: Pcpu, number: int) -> dict[str, int]:

@@ -6,6 +6,7 @@ search finds happen to real code, and the run names them.
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +22,7 @@ from archlbr.contract.world import Scenario
 from archlbr.machine.models import MODELS, SAPPHIRE_RAPIDS, SKYLAKE_SERVER, Model
 from archlbr.perf.events import Opened
 from archlbr.vpmu.designs.hypervisors import HYPERVISORS
-from tests.machine.sharing_guests import finish, kept, plain, quiet, reading, shared, steady, toggling
+from tests.machine.sharing_guests import anything, finish, kept, plain, quiet, reading, shared, steady, toggling
 
 if TYPE_CHECKING:
     from archlbr.machine.pcpu import Pcpu
@@ -139,6 +140,35 @@ def test_what_a_run_breaks_the_model_breaks_on_the_same_path(design: str) -> Non
     path = [(kind, c, 0) if kind == "host_branch" else (kind, c, argument) for kind, c, argument in pcpu.path]
     told = {claim for claim in ("S1", "S2", "H1") if followed(model, path, claim) is not None}
     assert told == {"S1", "S2", "H1"} & set(pcpu.findings.broken)
+
+
+def test_the_exit_path_runs_before_an_nmi_where_a_design_handles_it_late() -> None:
+    pcpu = finish(shared(HYPERVISORS["vlbr-6.1"], S, [plain(4_000)], OF_GUEST, share=2_000))
+    host = pcpu.findings.host
+    assert pcpu.findings.broken == {"H3": pcpu.findings.broken["H3"]}
+    assert host.foreign >= 32 * pcpu.findings.broken["H3"]  # whole stacks of the host's in samples of the guest
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_accesses_of_two_guests_show_nothing_foreign_with_archlbr(seed: int) -> None:
+    draw = random.Random(seed)
+    cpu = draw.choice([S, A])
+    event = draw.choice([None, FLEXIBLE, PINNED, OF_GUEST])
+    timing = {"share": draw.choice([100, 500, 2_000]), "every": draw.choice([0, 700]), "period": draw.choice([10, 100])}
+    pcpu = finish(shared(ARCHLBR, cpu, [anything(cpu, draw) for _ in range(2)], event, **timing))
+    assert [board.status for board in pcpu.guests] == [1, 1]
+    assert pcpu.findings.broken == {}
+    assert [party.foreign for party in (*pcpu.findings.guests, pcpu.findings.host)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("design", HYPERVISORS)
+def test_random_accesses_of_two_guests_end_nothing_but_the_guests(design: str) -> None:
+    draw = random.Random(design)
+    cpu = S if design.startswith("vlbr") else A
+    pcpu = finish(
+        shared(HYPERVISORS[design], cpu, [anything(cpu, draw) for _ in range(2)], FLEXIBLE, share=500, every=900)
+    )
+    assert [board.status for board in pcpu.guests] == [1, 1]
 
 
 def test_two_runs_are_the_same() -> None:

@@ -23,7 +23,7 @@ from archlbr.lbr.tagged import HOST, NOBODY, VM, Lbrs, reset
 from archlbr.machine import observing
 from archlbr.machine.findings import Findings, Party
 from archlbr.machine.hostcode import MOST_BRANCHES, HostCode
-from archlbr.machine.records import Records
+from archlbr.machine.records import Record, Records
 from archlbr.perf.events import ACTIVE, INACTIVE
 
 if TYPE_CHECKING:
@@ -249,7 +249,9 @@ class Pcpu:
         self._note(name, argument)
         was, (self._state, told) = before.cpus[0], moved
         cpu = self._state.cpus[0]
-        if cpu.lbr.stack is not was.lbr.stack:
+        if any(record and not isinstance(record, Record) for record in cpu.lbr.stack):
+            self._exit_path_ran(cpu)
+        elif cpu.lbr.stack is not was.lbr.stack:
             depth = self._records.most
             if cpu.owner >= VM and self._records.architectural:
                 depth = self.vcpu(cpu.owner - VM).state.guest.depth
@@ -265,6 +267,13 @@ class Pcpu:
                 told.sample, dead=dead, exclude_guest=excludes, in_guest=int(was_in_guest), at=len(self.path)
             )
         return True
+
+    # The step says that host code has filled the registers, on the exit path before an NMI is handled: let it run.
+    def _exit_path_ran(self, cpu: at.Cpu) -> None:
+        self._control(cpu.lbr)
+        self._move(self._host.board)
+        self._host.run(self._records.most)
+        self._state = self._fetched()
 
     # The controls while host code runs. With Architectural LBR, VM exit clears the filter with the enable bit, and the
     # host writes both back; LBR_SELECT is whoever's it was.
