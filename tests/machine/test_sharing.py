@@ -13,15 +13,17 @@ import pytest
 
 from archlbr.check import replay
 from archlbr.contract import designs, scenarios
+from archlbr.contract.bugs import seeded
 from archlbr.contract.interleavings import NAMED
 from archlbr.contract.lanes import model_of
 from archlbr.contract.observed import followed, observed
 from archlbr.contract.properties import BIT
 from archlbr.contract.verdicts import judge
 from archlbr.contract.world import Scenario
+from archlbr.errors import InternalError
 from archlbr.machine.models import MODELS, SAPPHIRE_RAPIDS, SKYLAKE_SERVER, Model
 from archlbr.perf.events import Opened
-from archlbr.vpmu.designs.hypervisors import HYPERVISORS
+from archlbr.vpmu.designs.hypervisors import HYPERVISORS, Hypervisor
 from tests.machine.sharing_guests import anything, finish, kept, plain, quiet, reading, shared, steady, toggling
 
 if TYPE_CHECKING:
@@ -169,6 +171,35 @@ def test_random_accesses_of_two_guests_end_nothing_but_the_guests(design: str) -
         shared(HYPERVISORS[design], cpu, [anything(cpu, draw) for _ in range(2)], FLEXIBLE, share=500, every=900)
     )
     assert [board.status for board in pcpu.guests] == [1, 1]
+
+
+# Steps of `archlbr`'s hand-over that are left out or done wrongly, and the property that falls in a run.
+BUGS = {
+    "stop": "S1", "load": "S2", "load-wipes": "G1", "exit-clear": "S1", "exit-owner": "H2", "save": "G1",
+    "save-late": "G1", "start-wipe": "H2", "start-enable": "H1", "claim-wipe": "H2", "claim-owner": "S1",
+    "claim-early": "H2", "claim-half": "H2", "put-save": "G1", "nmi-owner": "H2", "nmi-stale": "H1",
+}  # fmt: skip
+TRIALS: tuple[tuple[list[bytes], Opened | None, dict[str, int]], ...] = (
+    ([toggling(A), steady(A)], FLEXIBLE, {"every": 3_000}),
+    ([steady(A)], FLEXIBLE, {"every": 2_500, "period": 20}),
+    ([steady(A), reading(A)], FLEXIBLE, {}),
+    ([toggling(A), steady(A)], FLEXIBLE, {}),
+    ([steady(A), reading(A)], None, {}),
+)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_seeded_bug_shows_in_real_code(bug: str) -> None:
+    hypervisor = Hypervisor(ARCHLBR.registers, seeded(bug))
+    runs = (finish(shared(hypervisor, A, programs, event, share=700, **timing)) for programs, event, timing in TRIALS)
+    assert any(BUGS[bug] in pcpu.findings.broken for pcpu in runs)
+
+
+@pytest.mark.parametrize("bug", ["vmenter-enable", "vmenter-muted", "load-owner"])
+def test_the_vpmus_step_and_the_hosts_must_agree_at_vm_entry(bug: str) -> None:
+    hypervisor = Hypervisor(ARCHLBR.registers, seeded(bug))
+    with pytest.raises(InternalError, match="VM entry loads the enable bit"):
+        finish(shared(hypervisor, A, [steady(A), steady(A)], FLEXIBLE, share=700))
 
 
 def test_two_runs_are_the_same() -> None:
