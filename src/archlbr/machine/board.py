@@ -78,6 +78,7 @@ class Board:
         self.status: int | None = None
         self.cause = ""  # why the machine ended, when the guest did not end it
         self.idle = 0
+        self.halted = 0
         self._traced: Words | None = None
         self._deliver: Callable[[Words], None] = _drop_rows
         self._ram = mmap.mmap(-1, memory)
@@ -91,16 +92,16 @@ class Board:
         self.pic = Pic()
         self.pit = Pit(self.now, lambda level: self.pic.raise_line(0, level))
         self.serial = Serial(0x3F8, transmit, lambda level: self.pic.raise_line(4, level))
-        second = Serial(0x2F8, deliver, lambda level: self.pic.raise_line(3, level))
-        cmos = Cmos(self.now)
+        self.second = Serial(0x2F8, deliver, lambda level: self.pic.raise_line(3, level))
+        self.cmos = Cmos(self.now)
         self.ports = Ports()
         self.ports.claim(Pic.PORTS, self.pic.read, self.pic.write)
         self.ports.claim(Pit.PORTS, self.pit.read, self.pit.write)
-        for port in (self.serial, second):
+        for port in (self.serial, self.second):
             self.ports.claim(port.ports, port.read, port.write)
-        self.ports.claim(Cmos.PORTS, cmos.read, cmos.write)
-        firmware = FirmwareConfiguration(memory)
-        self.ports.claim(FirmwareConfiguration.PORTS, firmware.read, firmware.write)
+        self.ports.claim(Cmos.PORTS, self.cmos.read, self.cmos.write)
+        self.firmware = FirmwareConfiguration(memory)
+        self.ports.claim(FirmwareConfiguration.PORTS, self.firmware.read, self.firmware.write)
         self.ports.claim((DEBUG_EXIT,), lambda _port: 0xFF, self._exit)
         self.uc.mmio_map(lapic.BASE, 4096, self._read_apic, None, self._write_apic, None)
         # An empty bus: reads are all ones, writes go nowhere, and nothing can be executed.
@@ -156,7 +157,12 @@ class Board:
         """Run until the guest ends the machine, or the clock (ns) reaches `until`: None then, else the exit status."""
         words = self.words
         rip = self.uc.reg_read(x86.UC_X86_REG_RIP)
+        set_clock(words.ctypes.data + 8 * at.RETIRED)
+        set_idle(self.idle)
         while self.status is None and self.now() < until:
+            if self.halted:
+                self._sleep(until)
+                continue
             self._serve(until)
             if self._takes_now():
                 self._take_interrupt()
@@ -174,7 +180,7 @@ class Board:
                 if words[observing.DELIVERING]:
                     self._end(f"a triple fault at {rip:#x}")
                 else:
-                    self._halt(until)
+                    self.halted = 1
         self.uc.reg_write(x86.UC_X86_REG_RIP, rip)
         return self.status
 
@@ -198,6 +204,9 @@ class Board:
             self.apic.performance_interrupt()
         due = min(clock for clock in (self.pit.due, self.apic.due, until) if clock >= 0)
         self.words[at.DEADLINE] = max(0, due - self.idle)
+        self._look_at_lines()
+
+    def _look_at_lines(self) -> None:
         self.words[observing.WANTED] = 2 if self.apic.nmi else 1 if self._waiting() else 0
 
     def _waiting(self) -> bool:
@@ -220,8 +229,9 @@ class Board:
             vector = self.pic.acknowledge()
         self.words[observing.INJECT] = vector + 1
 
-    # HLT: time passes until something interrupts. With interrupts off nothing will.
-    def _halt(self, until: int) -> None:
+    # HLT: time passes until something interrupts, or `until`: then it sleeps on in the next run. With interrupts off
+    # nothing will.
+    def _sleep(self, until: int) -> None:
         masked = not self.uc.reg_read(x86.UC_X86_REG_EFLAGS) >> 9 & 1
         if masked and not self.apic.nmi:
             self.status = 0  # only an NMI could wake it, and no counter counts while it sleeps
@@ -236,6 +246,7 @@ class Board:
             self.apic.serve(self.now())
             if self.now() >= until:
                 return
+        self.halted = 0
 
     def _link(self) -> None:
         words = self.words
@@ -251,8 +262,6 @@ class Board:
             (at.EMU_STOP, "uc_emu_stop"),
         ):
             words[place] = ctypes.cast(getattr(uclib, name), ctypes.c_void_p).value or 0
-        set_clock(words.ctypes.data + 8 * at.RETIRED)
-        set_idle(0)
         here = words.ctypes.data
         for kind, function in (
             (uc.UC_HOOK_BLOCK, observing.observing),
@@ -273,10 +282,13 @@ class Board:
         self.engine.deliver_with(observing.excepting.address, here)
 
     def _in(self, _engine: Any, port: int, size: int, _data: object) -> int:
-        return self.ports.read(port, size)
+        value = self.ports.read(port, size)
+        self._look_at_lines()  # what was read may have lowered a line
+        return value
 
     def _out(self, _engine: Any, port: int, size: int, value: int, _data: object) -> None:
         self.ports.write(port, size, value)
+        self._look_at_lines()  # an interrupt is taken before the next block, not when the hook stops next
         self.words[at.LIMIT] = 0
         if port in Pit.PORTS:
             self.words[at.DEADLINE] = 0  # a timer may be due sooner now: the hook stops and the board looks

@@ -75,7 +75,7 @@ REASON_TAKEN: Final = 17  # it was delivered; RIP is the handler
 _NONE, _OTHER = int(BranchKind.NONE), int(BranchKind.OTHER)
 _KERNEL: Final = 1 << 63
 _KEYS: Final = 1 << 16
-_KEY_SHIFT: Final = 47
+KEY_SHIFT: Final = 47
 _EVENT: Final = 8  # lbr.record's flag for what updates LER
 _MIX: Final = 0x9E3779B97F4A7C15
 _HASH_SHIFT: Final = 64 - at.SLOTS_LOG2
@@ -83,12 +83,17 @@ _TABLE_END: Final = at.TABLE + at.SLOTS * at.ENTRY
 _READ: Final = 1  # UC_PROT_READ
 
 
+def home(key: int) -> int:
+    """Return the slot at which the search for a block's key begins."""
+    return (key * _MIX & (1 << 64) - 1) >> _HASH_SHIFT
+
+
 @native_inline
 def _key(words: Words, address: Word, remapped: Word) -> Word:
     # Kernel addresses mean the same in every address space; user addresses only until translations change.
     if address >> uint64(63) != 0:
         return address
-    return address ^ (remapped - words[FIRST_REMAP]) << uint64(_KEY_SHIFT)
+    return address ^ (remapped - words[FIRST_REMAP]) << uint64(KEY_SHIFT)
 
 
 @native
@@ -303,7 +308,7 @@ def excepting(_engine: Word, vector: Word, pointer: Any) -> None:
     if current != 0 and words[at.UNUSUAL] == 0:
         start = words[current + at.KEY]
         if start >> uint64(63) == 0:
-            start ^= (words[REMAPPED] - words[FIRST_REMAP]) << uint64(_KEY_SHIFT)
+            start ^= (words[REMAPPED] - words[FIRST_REMAP]) << uint64(KEY_SHIFT)
         meta = words[current + at.META]
         if source == words[current + at.END] and longmode.is_software(env) != 0:  # INT: RIP is behind it already
             done = meta >> uint64(at.META_COUNT_SHIFT) & uint64(at.META_COUNT_MASK)

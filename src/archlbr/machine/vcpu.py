@@ -27,6 +27,7 @@ from archlbr.lbr.state import State as LbrState
 from archlbr.machine import observing
 from archlbr.machine.counting import Counting
 from archlbr.machine.models import PDCM
+from archlbr.vpmu import snapshot
 from archlbr.vpmu import step as vpmu
 from archlbr.vpmu.actions import CpuidInstruction, Overflow, Rdpmc, Registers, VmEntry
 from archlbr.vpmu.cpuid import ARCH_LBR, supported
@@ -111,6 +112,8 @@ class Vcpu:
     board delivers it and clears it.
     """
 
+    STATE = ("overflowed", "_plain")
+
     def __init__(self, model: Model, words: Words, hypervisor: Hypervisor = ARCHLBR_HYPERVISOR) -> None:
         self.model = model
         self.design = hypervisor.registers
@@ -133,6 +136,25 @@ class Vcpu:
         self.state, outcome = vpmu.step(self.design, self.platform, before, action)
         self._store(before.lbr)
         return outcome
+
+    def saved(self) -> bytes:
+        """Return the vCPU snapshot of what the guest has; nothing changes."""
+        return snapshot.save(self.design, self.platform, self.fetched())
+
+    def clock(self) -> tuple[int, int, int]:
+        """Return what a vCPU snapshot leaves out: whether the newest record's clock counts, since when, and events."""
+        timed, since, pending = self._fast[_TIMES].tolist()
+        return timed, since, pending
+
+    def restore(self, data: bytes, clock: tuple[int, int, int]) -> None:
+        """Write a vCPU snapshot back in the one legal order, and enter the guest; InputError when it cannot be."""
+        self.state = snapshot.restore(self.design, self.platform, self.fetched(), data)
+        self._lbr[:] = lbr.words_of(self.platform.facility, self.state.lbr)
+        self.do(VmEntry())
+        self._lbr[_TIMES] = clock
+        lbr.refresh(self._lbr)
+        self._counting.skip()
+        self._arm()
 
     def fetched(self) -> State:
         """Return the state with the processor's registers as the words have them, entries included."""

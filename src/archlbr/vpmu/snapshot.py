@@ -147,6 +147,8 @@ def _write(design: Design, platform: Platform, state: State, piece: Piece) -> St
         return _xrstors(state, content)
     if isinstance(content, tuple):
         return _records(design, platform, state, content)
+    if part == Part.XSS and not content and not state.cpuid.leaf0d1.xsaves:
+        return state  # without XSAVES there is no IA32_XSS: nothing of it to write
     msr = {Part.XSS: msrs.IA32_XSS, Part.DEPTH: msrs.IA32_LBR_DEPTH}.get(part, msrs.IA32_LBR_CTL)
     return _series(design, platform, state, msr, (content,))
 

@@ -28,6 +28,7 @@ OWN_INVLPG: Final = PAGE_AT + 320  # helper_invlpg as it was
 ERROR_CODE: Final = PAGE_AT + 344  # offset of the error code in the state
 OWN_SYSCALL: Final = PAGE_AT + 336  # helper_syscall as it was: it calls the hooks of engines in ring 3
 REMAPS: Final = PAGE_AT + 328  # counts what may have changed the guest's translations
+TSC_AUX: Final = PAGE_AT + 344  # offset of IA32_TSC_AUX in the state
 
 RAX, RCX, RDX, R11 = 0, 8, 16, 88
 RIP, RFLAGS, CC_DST, CC_SRC, CC_SRC2, CC_OP, HFLAGS = 128, 136, 144, 152, 160, 168, 176
@@ -49,6 +50,7 @@ _HF2_NMI: Final = 1 << 34  # bit 2 of hflags2, the upper half of the word
 
 _SYSCALL: Final = types.void(types.uint64, types.int32)
 _ONE: Final = types.void(types.uint64)
+_ONE_VALUE: Final = types.uint64(types.uint64)
 _TWO: Final = types.void(types.uint64, types.uint64)
 _WRITE_CR: Final = types.void(types.uint64, types.int32, types.uint64)
 
@@ -98,6 +100,22 @@ def rdtsc(env: Word) -> None:
     ticks = load64(load64(uint64(CLOCK))) + load64(uint64(CLOCK_IDLE))
     store64(env + uint64(RAX), ticks & uint64(_LOW))
     store64(env + uint64(RDX), ticks >> uint64(32))
+
+
+@callback(_ONE)
+def rdtscp(env: Word) -> None:
+    """Read the model's clock and IA32_TSC_AUX; the engine's own reads the host's clock."""
+    ticks = load64(load64(uint64(CLOCK))) + load64(uint64(CLOCK_IDLE))
+    store64(env + uint64(RAX), ticks & uint64(_LOW))
+    store64(env + uint64(RDX), ticks >> uint64(32))
+    store64(env + uint64(RCX), load64(env + load64(uint64(TSC_AUX))) & uint64(_LOW))
+
+
+@callback(_ONE_VALUE)
+def rdrand(env: Word) -> Word:
+    """Have no random number, with CF clear as the processor says it (SDM vol. 2B, RDRAND): a run repeats."""
+    store64(env + uint64(CC_SRC), uint64(0))
+    return uint64(0)
 
 
 @callback(_WRITE_CR)

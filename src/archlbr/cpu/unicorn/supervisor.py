@@ -165,6 +165,8 @@ class _Replacements:
             "rdpmc": _rdpmc,
             "syscall": longmode.syscall,
             "rdtsc": longmode.rdtsc,
+            "rdtscp": longmode.rdtscp,
+            "rdrand": longmode.rdrand,
             "write_crN": longmode.write_cr,
             "invlpg": longmode.invlpg,
         }
@@ -185,6 +187,8 @@ class _Replacements:
         values = {longmode.STAR: 0x0023_0010_5AB1_0001, longmode.LSTAR: 0x5AB1_0000_0002, longmode.FMASK: 0x5AB1_0003}
         for msr, value in zip((0xC0000081, 0xC0000082, 0xC0000084), values.values(), strict=True):
             scratch.msr_write(msr, value)
+        values[longmode.TSC_AUX] = 0x5AB1_0004
+        scratch.msr_write(0xC0000103, values[longmode.TSC_AUX])
         fs, cr3 = 0x5AB1_0000_1000, 0x5AB1_2000
         scratch.reg_write(x86.UC_X86_REG_FS_BASE, fs)
         scratch.reg_write(x86.UC_X86_REG_CR3, cr3)

@@ -23,6 +23,7 @@ class Cmos:
     """The clock; the time is `_START` plus the clock in nanoseconds."""
 
     PORTS = (0x70, 0x71)
+    STATE = ("_index",)
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock

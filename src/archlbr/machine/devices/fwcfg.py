@@ -17,6 +17,7 @@ class FirmwareConfiguration:
     """The entries of a machine of one processor with `memory` bytes."""
 
     PORTS: Final = (_SELECTOR, _DATA)
+    STATE: Final = ("_selected", "_offset")
 
     def __init__(self, memory: int) -> None:
         self._entries = {

@@ -25,6 +25,8 @@ _DELIVERY = 7 << 8
 class LocalApic:
     """The APIC of the one processor; `period` is the nanoseconds of a timer tick before division."""
 
+    STATE = ("_plain", "_requests", "_service", "_initial", "_start", "due", "nmi")
+
     def __init__(self, clock: Callable[[], int], period: int) -> None:
         self._clock = clock
         self._period = period

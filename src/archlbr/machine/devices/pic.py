@@ -10,6 +10,8 @@ _CASCADE = 2
 
 
 class _Chip:
+    STATE = ("base", "mask", "request", "service", "lines", "step", "fourth", "automatic", "read_service")
+
     def __init__(self) -> None:
         self.base = 0
         self.mask = 0xFF
@@ -73,6 +75,7 @@ class Pic:
     """Both chips; ports 20H, 21H and A0H, A1H."""
 
     PORTS = (0x20, 0x21, 0xA0, 0xA1)
+    STATE = ("_chips",)
 
     def __init__(self) -> None:
         self._chips = (_Chip(), _Chip())

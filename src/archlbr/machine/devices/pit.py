@@ -16,6 +16,8 @@ _SECOND = 1_000_000_000
 
 
 class _Channel:
+    STATE = ("mode", "access", "reload", "start", "low", "latch", "high_next", "running")
+
     def __init__(self) -> None:
         self.mode = 3
         self.access = 3
@@ -46,6 +48,7 @@ class Pit:
     """The three channels; ports 40H to 43H and 61H. `tick` is called with a level for line 0."""
 
     PORTS = (0x40, 0x41, 0x42, 0x43, 0x61)
+    STATE = ("_channels", "_gate", "_due")
 
     def __init__(self, clock: Callable[[], int], tick: Callable[[int], None]) -> None:
         self._clock = clock

@@ -20,6 +20,8 @@ _FIFOS = 0xC0  # of the identification, while they are enabled
 class Serial:
     """One port at `base`..`base` + 7 on an interrupt line; levels go to `interrupt`, bytes to `transmit`."""
 
+    STATE = ("_input", "_enable", "_line", "_modem", "_scratch", "_divisor", "_emptied", "_fifos")
+
     def __init__(self, base: int, transmit: Callable[[int], None], interrupt: Callable[[int], None]) -> None:
         self.ports = range(base, base + 8)
         self._transmit = transmit
