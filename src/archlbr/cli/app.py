@@ -17,7 +17,22 @@ from typing import Annotated
 import typer
 
 from archlbr import __version__
-from archlbr.cli import check, conform, contract, decode, diff, probe, record, replay, report, trace, validate
+from archlbr.cli import (
+    check,
+    conform,
+    contract,
+    decode,
+    diff,
+    migrate,
+    probe,
+    record,
+    replay,
+    report,
+    restore,
+    snapshot,
+    trace,
+    validate,
+)
 from archlbr.cli import run as machine
 from archlbr.cli.arguments import spell_out_branch_flag
 from archlbr.cli.messages import complain
@@ -65,10 +80,13 @@ app.command("conform")(conform.conform)
 app.command("contract")(contract.contract)
 app.command("decode")(decode.decode)
 app.command("diff")(diff.diff)
+app.command("migrate")(migrate.migrate)
 app.command("probe")(probe.probe)
 app.command("replay")(replay.replay)
 app.command("report")(report.report)
+app.command("restore")(restore.restore)
 app.command("run")(machine.run)
+app.command("snapshot")(snapshot.snapshot)
 app.command("validate")(validate.validate)
 
 

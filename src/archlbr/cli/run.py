@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import sys
 import tempfile
 from functools import partial
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archlbr.cli.drive import TIMED_OUT
 from archlbr.cli.formats import Format
 from archlbr.errors import InputError
 
@@ -26,11 +25,8 @@ if TYPE_CHECKING:
     from archlbr.profile.output import Output
     from archlbr.vpmu.designs.hypervisors import Hypervisor
 
-# Model nanoseconds between two looks at the keyboard and the wall clock.
-_LOOK = 20_000_000
 _SIZES = {"K": 10, "M": 20, "G": 30}
 _LEAST, _MOST = 64 << 20, 3 << 30
-TIMED_OUT = 124  # as timeout(1) has it
 # The console is the serial port; mitigations only slow an emulated processor down.
 COMMAND_LINE = "console=ttyS0 mitigations=off"
 
@@ -78,6 +74,13 @@ def run(
     trace_range: Annotated[
         str | None, typer.Option("--trace-range", metavar="LOW-HIGH", help="Only those from these addresses.")
     ] = None,
+    until: Annotated[int, typer.Option("--until", metavar="NS", help="End when the model's clock is there.")] = 0,
+    snapshot: Annotated[
+        str | None, typer.Option("--snapshot", metavar="FILE", help="Write the machine here at --until.")
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option("--control", metavar="SOCKET", help="Let `snapshot` and `migrate` ask here.")
+    ] = None,
     timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="End the run after this time.")] = 0.0,
     form: Annotated[
         Format, typer.Option("--format", help="Of what guests that share a processor showed, on stderr.")
@@ -93,6 +96,7 @@ def run(
     Given --kernel twice, or --host-event, guests and host share the processor's LBRs as the design says. What each
     was given of them is told on stderr, and the exit status is 1 if a property of `archlbr check` was broken.
     """
+    from archlbr.cli.session import Session
     from archlbr.cli.sharing import report, run_together
     from archlbr.cli.stats import Stopwatch
     from archlbr.machine.board import Board
@@ -107,10 +111,12 @@ def run(
         partial(_boot, image=image, name=name, initrd=first, append=append)
         for image, name in zip(images, kernel, strict=True)
     ]
-    watch = Stopwatch()
     if len(images) > 1 or host_event is not None:
         if output is not None or trace is not None:
             raise InputError("-o and --trace take what one guest sends or does: give one --kernel and no --host-event")
+        if until or snapshot is not None or control is not None:
+            raise InputError("--until, --snapshot and --control are for one guest: give one --kernel, no --host-event")
+        watch = Stopwatch()
         pcpu, ended = run_together(
             model, hypervisor, boots, size, host_event, share, lambda: not timeout or watch.seconds() <= timeout
         )
@@ -118,21 +124,17 @@ def run(
         if stats:
             _print_stats(watch, [board.words for board in pcpu.guests], pcpu.findings.host.samples)
         return status if ended else _timed_out(timeout)
-    console, sent = bytearray(), bytearray()
-    with contextlib.ExitStack() as open_files:
-        out = open_files.enter_context(Output(output)) if output is not None else None
+    with Session(output, timeout, until, snapshot, control) as session, contextlib.ExitStack() as open_files:
         branches = open_files.enter_context(Output(trace)) if trace is not None else None
-        board = Board(model, size, console.append, sent.append, hypervisor)
+        board = Board(model, size, session.console.append, session.sent.append, hypervisor)
         boots[0](board)
         if branches is not None:
             folder = open_files.enter_context(tempfile.TemporaryDirectory(prefix="archlbr-"))
-            status = _traced(board, Path(folder), span, branches, lambda: _drive(board, console, watch, timeout))
+            status = _traced(board, Path(folder), span, branches, lambda: session.drive(board))
         else:
-            status = _drive(board, console, watch, timeout)
-        if out is not None:
-            out.write(bytes(sent))
+            status = session.drive(board)
     if stats:
-        _print_stats(watch, [board.words], 0)
+        session.print_stats(board)
     return status
 
 
@@ -222,33 +224,3 @@ def _read(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; name a file that can be read") from error
-
-
-def _drive(board: Board, console: bytearray, watch: Stopwatch, timeout: float) -> int:
-    keyboard = _open_keyboard()
-    out = sys.stdout.buffer
-    while True:
-        status = board.run(board.now() + _LOOK)
-        if console:
-            out.write(bytes(console))
-            out.flush()
-            console.clear()
-        if status is not None:
-            if board.cause:
-                print(f"archlbr: the machine ended: {board.cause}", file=sys.stderr)
-            return status
-        if timeout and watch.seconds() > timeout:
-            return _timed_out(timeout)
-        if keyboard >= 0 and board.serial.wanted and select.select([keyboard], [], [], 0)[0]:
-            typed = os.read(keyboard, 64)
-            if typed:
-                board.serial.receive(typed)
-            else:
-                keyboard = -1
-
-
-def _open_keyboard() -> int:
-    try:
-        return sys.stdin.fileno()
-    except (OSError, ValueError):
-        return -1

@@ -24,7 +24,7 @@ from archlbr.machine.models import Model
 from archlbr.machine.state import captured, restored
 from archlbr.machine.vcpu import Vcpu
 from archlbr.vpmu import snapshot as vpmu
-from archlbr.vpmu.designs import DESIGNS
+from archlbr.vpmu.designs.hypervisors import HYPERVISORS
 from archlbr.vpmu.image import unpack
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def read(source: image.Unpacker, build: Callable[[Head], Board]) -> Received:
 
 def fresh(head: Head, transmit: Callable[[int], None], deliver: Callable[[int], None]) -> Board:
     """Return a board as a machine's head describes it, with nothing in it."""
-    return Board(head.model, head.memory, transmit, deliver, DESIGNS[head.design])
+    return Board(head.model, head.memory, transmit, deliver, HYPERVISORS[head.design])
 
 
 def restore(received: Received, offered: Model | None = None) -> Board:
@@ -183,7 +183,7 @@ def _head(board: Board) -> bytes:
     }
     head = {
         "version": image.VERSION, "engine": f"unicorn {unicorn.__version__}", "model": told,
-        "memory": len(board.memory), "design": board.vcpu.design.name,
+        "memory": len(board.memory), "design": board.vcpu.hypervisor.name,
     }  # fmt: skip
     return image.pack_json(head)
 
@@ -206,7 +206,7 @@ def read_head(content: bytes) -> Head:
         raise InputError(
             "the machine snapshot contradicts itself: its head has another form; take a new one"
         ) from error
-    if head.design not in DESIGNS:
+    if head.design not in HYPERVISORS:
         raise InputError(f"the machine was made with design {head.design!r}, which this archlbr has not")
     if not _LEAST <= head.memory <= _MOST or head.memory % image.PAGE:
         raise InputError(f"no machine has {head.memory} bytes of memory; take a new snapshot")
@@ -219,9 +219,8 @@ def refuse_unless_offered(head: Head, vcpu: bytes, offered: Model | None) -> Non
     Without `offered` the target offers what the machine's own model has.
     """
     model = offered or head.model
-    design = DESIGNS[head.design]
-    target = Vcpu(model, np.zeros(observing.OBSERVING_WORDS, np.uint64), design)
-    lacking = vpmu.mismatch(design, target.platform, target.state, unpack(vcpu))
+    target = Vcpu(model, np.zeros(observing.OBSERVING_WORDS, np.uint64), HYPERVISORS[head.design])
+    lacking = vpmu.mismatch(target.design, target.platform, target.state, unpack(vcpu))
     if not lacking:
         for leaf, places in ((1, (2, 3)), (7, (1, 3)), (0x80000001, (2, 3))):
             theirs, ours = head.model.answer_cpuid(leaf, 0), model.answer_cpuid(leaf, 0)

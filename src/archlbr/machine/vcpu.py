@@ -116,6 +116,7 @@ class Vcpu:
 
     def __init__(self, model: Model, words: Words, hypervisor: Hypervisor = ARCHLBR_HYPERVISOR) -> None:
         self.model = model
+        self.hypervisor = hypervisor
         self.design = hypervisor.registers
         self.platform = platform_of(model, hypervisor)
         self.overflowed = 0

@@ -56,8 +56,11 @@ def read(engine: Any) -> bytes:
 
 def write(engine: Any, image: bytes) -> None:
     """Load the engine's x87 and SSE state from 512 bytes."""
-    control, status, tags, _, _, _, mxcsr, _ = _HEAD.unpack_from(image)
+    control, status, tags, opcode, instruction, data, mxcsr, _ = _HEAD.unpack_from(image)
     put = engine.reg_write
+    put(x86.UC_X86_REG_FOP, opcode)
+    put(x86.UC_X86_REG_FIP, instruction)
+    put(x86.UC_X86_REG_FDP, data)
     put(x86.UC_X86_REG_FPCW, control)
     put(x86.UC_X86_REG_FPSW, status)
     put(x86.UC_X86_REG_FPTAG, _full(tags))

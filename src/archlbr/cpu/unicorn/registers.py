@@ -2,8 +2,8 @@
 
 `machine.snapshot` saves and restores with it. General registers, flags, control registers and MSRs go through the
 engine's own doors, which keep what the engine derives from them; descriptor caches have no door and are read in the
-state (its shape: `longmode`). What is derived, hflags, is computed by the engine afterwards and must come out as it
-was. Sources: SDM vol. 3A, 2.4, 2.5 and 3.4.3; target/i386 of the engine's QEMU.
+state (its shape: `longmode`), like hflags, which hold the CPL, the mode and the shadow of STI. Sources: SDM vol. 3A,
+2.4, 2.5 and 3.4.3; target/i386 of the engine's QEMU.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ _DEBUG_NUMBERS: Final = (0, 1, 2, 3, 6, 7)
 # ES CS SS DS FS GS LDTR TR GDTR IDTR, in the order of the state.
 SEGMENTS: Final = 10
 _LATER_FLAGS: Final = 180  # hflags2
-# Bits of hflags that follow from no register: the shadow of STI or MOV SS. Of hflags2: NMIs are blocked.
-_INHIBIT: Final = 1 << 3
+# Of hflags2: NMIs are blocked.
 _NMI: Final = 1 << 2
 _MASK_32: Final = (1 << 32) - 1
 
@@ -50,8 +49,7 @@ class Registers(NamedTuple):
     """The processor between two blocks.
 
     general: in the order of `engine.GENERAL`. control: CR0, CR2, CR3, CR4. debug: DR0 to DR3, DR6, DR7. msrs: in the
-    order of `MSRS`. shadow: 1 in the shadow of STI or MOV SS. nmi: 1 while NMIs wait for IRET. derived: hflags, to
-    compare. fpu: x87 and SSE as FXSAVE64 lays them out.
+    order of `MSRS`. derived: hflags. nmi: 1 while NMIs wait for IRET. fpu: x87 and SSE as FXSAVE64 lays them out.
     """
 
     general: tuple[int, ...]
@@ -60,9 +58,8 @@ class Registers(NamedTuple):
     debug: tuple[int, ...]
     efer: int
     msrs: tuple[int, ...]
-    shadow: int
-    nmi: int
     derived: int
+    nmi: int
     fpu: bytes
 
 
@@ -82,7 +79,6 @@ def read(engine: Any, env: int) -> Registers:
         Descriptor(_half(at).value, _word(at + 8).value, _half(at + 16).value, _half(at + 20).value)
         for at in range(place, place + longmode.SEGMENT * SEGMENTS, longmode.SEGMENT)
     )
-    derived = _half(env + longmode.HFLAGS).value
     return Registers(
         tuple(get(getattr(x86, f"UC_X86_REG_{name}")) for name in GENERAL),
         descriptors,
@@ -90,9 +86,8 @@ def read(engine: Any, env: int) -> Registers:
         tuple(get(name) for name in _DEBUG),
         engine.msr_read(EFER),
         tuple(engine.msr_read(index) for index in MSRS),
-        int(bool(derived & _INHIBIT)),
+        _half(env + longmode.HFLAGS).value,
         int(bool(_half(env + _LATER_FLAGS).value & _NMI)),
-        derived,
         fpu.read(engine),
     )
 
@@ -119,12 +114,10 @@ def write(engine: Any, env: int, registers: Registers) -> None:
     fpu.write(engine, registers.fpu)
     for name, value in zip(GENERAL, registers.general, strict=True):
         put(getattr(x86, f"UC_X86_REG_{name}"), value)
-    uclib.x86_update_hflags_x86_64(ctypes.c_void_p(env))
-    derived = _half(env + longmode.HFLAGS)
-    derived.value = derived.value & ~_INHIBIT | _INHIBIT * registers.shadow
+    _half(env + longmode.HFLAGS).value = registers.derived
     later = _half(env + _LATER_FLAGS)
     later.value = later.value & ~_NMI | _NMI * registers.nmi
     after = read(engine, env)
     if after != registers:
         wrong = [name for name, ours, theirs in zip(Registers._fields, after, registers, strict=True) if ours != theirs]
-        raise InputError(f"the processor cannot hold the registers {', '.join(wrong)} of this snapshot; take a new one")
+        raise InputError(f"the processor cannot hold this snapshot's registers ({', '.join(wrong)}); take a new one")

@@ -1,0 +1,192 @@
+"""A machine's snapshot: what comes out of it goes on as if nothing had happened; nothing damaged comes out of it."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from archlbr.arch.cpuid import GOLDEN_COVE
+from archlbr.cpu import words as at
+from archlbr.errors import InputError
+from archlbr.machine import image, snapshot
+from archlbr.machine.models import SAPPHIRE_RAPIDS, SKYLAKE_SERVER, without
+from archlbr.machine.state import restored as rebuilt
+from tests.guests.build import Guests
+from tests.machine.mover import Whole, restored, started
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from archlbr.machine.board import Board
+    from archlbr.machine.models import Model
+
+LINES, STATUS = 24, 0x83  # of mover.S: 'A' << 1 | 1
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Guests(tmp_path_factory.mktemp("mover")).mover
+
+
+@pytest.fixture(scope="module")
+def undisturbed(program: Path) -> Whole:
+    return started(program).ended()
+
+
+@pytest.fixture(scope="module")
+def half(program: Path) -> bytes:
+    machine = started(program)
+    machine.board.run(30_000_123)
+    return machine.saved()
+
+
+def test_two_runs_are_the_same_and_use_what_a_snapshot_carries(program: Path, undisturbed: Whole) -> None:
+    assert started(program).ended() == undisturbed
+    lines = undisturbed.console.split()
+    assert (undisturbed.status, len(lines), len(set(lines))) == (STATUS, LINES, LINES)
+    assert undisturbed.parts.sent == bytes(range(1, LINES + 1))
+
+
+def test_stops_in_between_change_nothing(program: Path, undisturbed: Whole) -> None:
+    machine, draw = started(program), random.Random(5)
+    halted = before_a_block = 0
+    while machine.board.run(machine.board.now() + draw.randrange(1, 100_000)) is None:
+        halted += machine.board.halted
+        before_a_block += int(machine.board.words[at.UNUSUAL] != 0)
+    assert machine.whole() == undisturbed
+    assert halted > 20
+    assert before_a_block > 20
+
+
+def test_a_restored_machine_goes_on_exactly(program: Path, undisturbed: Whole) -> None:
+    machine, draw = started(program), random.Random(24)
+    halted = 0
+    for turn in range(12):
+        machine.board.run(machine.board.now() + draw.randrange(1, 2_000_000))
+        if turn % 3:  # most of the time it sleeps
+            machine.board.run(machine.board.pit.due + draw.randrange(1, 9_000))
+        copy = restored(machine.saved(), bytes(machine.console))
+        assert copy.whole() == machine.whole()
+        assert copy.ended() == undisturbed
+        halted += machine.board.halted
+    assert machine.ended() == undisturbed  # being saved changes nothing either
+    assert 0 < halted < 9
+
+
+def test_a_machine_without_lbrs_is_restored_too(program: Path) -> None:
+    for model in (SKYLAKE_SERVER, without(SAPPHIRE_RAPIDS, "pmu")):
+        machine = started(program, model)
+        machine.board.run(20)
+        assert machine.board.status is None
+        copy = restored(machine.saved(), bytes(machine.console))
+        assert copy.whole() == machine.whole()
+
+
+def looked_at(data: bytes) -> None:
+    """Read a snapshot to its end, into memory without a machine."""
+    source = image.Unpacker(io.BytesIO(data).read)
+    snapshot.read(source, lambda head: cast("Board", SimpleNamespace(memory=memoryview(bytearray(head.memory)))))
+    source.end()
+
+
+def test_each_bit_that_flips_is_refused(half: bytes) -> None:
+    looked_at(half)
+    draw = random.Random(7)
+    places = [*range(200), *range(len(half) - 100, len(half)), *(draw.randrange(len(half)) for _ in range(300))]
+    for place in places:
+        damaged = bytearray(half)
+        damaged[place] ^= 1 << draw.randrange(8)
+        with pytest.raises(InputError):
+            looked_at(bytes(damaged))
+
+
+def test_what_is_cut_off_or_added_to_is_refused(half: bytes) -> None:
+    draw = random.Random(8)
+    for length in [*range(40), *range(len(half) - 60, len(half)), *(draw.randrange(len(half)) for _ in range(100))]:
+        with pytest.raises(InputError):
+            looked_at(half[:length])
+    with pytest.raises(InputError, match="damaged"):
+        looked_at(half + b"\0")
+
+
+def test_what_is_no_snapshot_or_of_another_version_is_refused(half: bytes) -> None:
+    with pytest.raises(InputError, match="this is no machine snapshot: it does not begin with ALBRMACH"):
+        looked_at(b"\x7fELF" + bytes(60))
+    with pytest.raises(InputError, match="machine snapshot of version 2: this archlbr reads version 1"):
+        looked_at(half[:8] + struct.pack("<I", 2) + half[12:])
+
+
+@pytest.mark.parametrize(
+    ("offered", "lack"),
+    [
+        (SKYLAKE_SERVER, "the source's LBRs are architectural, the target's of the legacy format 5"),
+        (without(SAPPHIRE_RAPIDS, "arch-lbr"), "the source's LBRs are architectural, the target's off"),
+        (without(SAPPHIRE_RAPIDS, "pmu"), "the source's LBRs are architectural, the target's off"),
+        (SAPPHIRE_RAPIDS._replace(lbr=GOLDEN_COVE._replace(eax=GOLDEN_COVE.eax & ~0xFF | 1)), "the target's (8,)"),
+        (SAPPHIRE_RAPIDS._replace(lbr=GOLDEN_COVE._replace(ebx=0)), "the target's CPUID.1CH lacks EBX 0x7"),
+    ],
+)
+def test_a_target_that_lacks_something_refuses(half: bytes, offered: Model, lack: str) -> None:
+    with pytest.raises(InputError) as caught:
+        restored(half, offered=offered)
+    assert lack in str(caught.value)
+
+
+def test_a_target_that_has_all_takes_it(half: bytes, undisturbed: Whole) -> None:
+    assert restored(half, offered=SAPPHIRE_RAPIDS).ended().parts == undisturbed.parts
+
+
+# What no snapshot holds: wiring to other parts, what is decided at the start, and what is found again.
+WIRING = {
+    "LocalApic": {"_clock", "_period"},
+    "_Chip": set(),
+    "Pic": set(),
+    "_Channel": set(),
+    "Pit": {"_clock", "_tick"},
+    "Serial": {"ports", "_transmit", "_interrupt"},
+    "Cmos": {"_clock"},
+    "FirmwareConfiguration": {"_entries"},
+    "Vcpu": {
+        "model",
+        "hypervisor",
+        "design",
+        "platform",
+        "_words",
+        "_lbr",
+        "_fast",
+        "_counting",
+        "_counts",
+        "_entries",
+        "state",
+    },
+}
+# The devices, `words`, the engine's registers, memory, `idle` and `halted` are saved; a machine that has ended is not.
+BOARD = {
+    "status", "cause", "idle", "halted", "memory", "words", "vcpu", "engine", "uc", "ports", "_traced", "_deliver",
+    "_ram", "_scratch", "_decoder", *snapshot.DEVICES,
+}  # fmt: skip
+
+
+def test_no_attribute_of_a_device_is_forgotten(program: Path) -> None:
+    board = started(program).board
+    assert {name for name in vars(board) if not name.startswith("_decoder")} <= BOARD
+    parts: list[Any] = [*(getattr(board, name) for name in snapshot.DEVICES), board.vcpu]
+    for part in parts:
+        inner = [item for name in part.STATE for item in _objects(getattr(part, name))]
+        parts += inner
+        assert set(vars(part)) - set(part.STATE) == WIRING[type(part).__name__], type(part).__name__
+
+
+def _objects(value: object) -> list[Any]:
+    return [item for item in value if hasattr(item, "STATE")] if isinstance(value, tuple) else []
+
+
+def test_a_tree_of_another_shape_is_refused() -> None:
+    for value, tree in ((0, "x"), (0, 7), ((0, 0), ["0x1"]), ({1: 2}, [["0x2", "0x2"]]), ([0], "0x1"), (b"", "0x")):
+        with pytest.raises(InputError):
+            rebuilt(value, tree)
