@@ -59,7 +59,7 @@ def test_completion_knows_verbs_and_values(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("_ARCHLBR_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "archlbr re")
     monkeypatch.setenv("COMP_CWORD", "1")
-    assert archlbr().out.split() == [verb for verb in ("record", "replay", "report") if verb in VERBS]
+    assert archlbr().out.split() == [verb for verb in ("record", "replay", "report", "restore") if verb in VERBS]
     monkeypatch.setenv("COMP_WORDS", "archlbr report --by ")
     monkeypatch.setenv("COMP_CWORD", "3")
     assert archlbr().out.split() == ["branch", "function", "edge", "line", "kind", "stack"]
