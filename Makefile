@@ -6,6 +6,10 @@ PYTHON ?= $(shell for python in $$(which -a python3 python3.14 python3.13 python
   2>/dev/null && { echo $$python; exit; }; done; echo python3)
 BIN := .venv/bin
 DEMO := build/demo
+GUEST := build/guest
+RUN_GUEST = $(BIN)/archlbr run --kernel $(GUEST)/vmlinuz --initrd $(GUEST)/guest.cpio
+# What the demo types at the guest's shell.
+TYPED := perf record -b -e branches:u -c 10007 -- interpreter 2; cat perf.data > /dev/ttyS1; poweroff -f
 SYNCED := .venv/.synced
 
 .PHONY: help setup demo test lint conform-kvm bench campaigns guest man clean
@@ -25,7 +29,7 @@ $(SYNCED): uv.lock pyproject.toml
 	  $(BIN)/python -m pip install --quiet --upgrade pip && $(BIN)/python -m pip install --quiet --editable . --group dev; }
 	@touch $@
 
-demo: setup ## Record a real program and print its hottest branches.
+demo: setup ## Record a real program and print its hottest branches; then do it inside a Linux guest.
 	@mkdir -p $(DEMO)
 	@echo "Recording: sort uv.lock"
 	@$(BIN)/archlbr record -c 1009 -o $(DEMO)/perf.data -- sort uv.lock > $(DEMO)/sorted
@@ -35,6 +39,14 @@ demo: setup ## Record a real program and print its hottest branches.
 	@echo "  $(BIN)/archlbr report $(DEMO)/perf.data"
 	@echo "  perf report -b -i $(DEMO)/perf.data"
 	@echo "  perf script -F ip,sym,brstack -i $(DEMO)/perf.data"
+	@echo
+	@echo "The second thing to try: a Linux guest, and perf record -b inside it. Its kernel is booted by:"
+	@echo "  $(RUN_GUEST)"
+	@test -e $(GUEST)/guest.cpio || { echo "Fetching Debian's kernel and busybox for it, into $(GUEST):"; $(BIN)/python -m tests.guests.linux; } \
+	  || echo "Later: make guest, and then the line above."
+	@test ! -e $(GUEST)/guest.cpio || { echo '$(TYPED)' | $(RUN_GUEST) -o $(DEMO)/guest.data --timeout 600 && \
+	  test -s $(DEMO)/guest.data && echo && echo "What the guest's perf recorded, read here:" && \
+	  $(BIN)/archlbr report -n 10 $(DEMO)/guest.data; } || echo "The guest recorded nothing: install linux-perf, make guest, and make demo again."
 
 test: lint ## Check the code, then run the tests.
 	@$(BIN)/pytest
@@ -58,7 +70,7 @@ campaigns: setup ## Fuzz, mutate, kill and soak: hours; the results go to docs/r
 guest: setup ## Fetch a Debian kernel and busybox and pack a Linux guest into build/guest (needs apt, dpkg, gcc).
 	@$(BIN)/python -m tests.guests.linux
 	@echo "Boot it with:"
-	@echo "  $(BIN)/archlbr run --kernel build/guest/vmlinuz --initrd build/guest/guest.cpio --append 'console=ttyS0 mitigations=off'"
+	@echo "  $(RUN_GUEST)"
 
 man: setup ## Write the manual pages to build/man, from the help.
 	@$(BIN)/python -m archlbr.cli.manual build/man

@@ -51,6 +51,8 @@ ROWS: tuple[tuple[str, bytes, bytes], ...] = (
     ("WRMSR DEPTH", _ON, wrmsr(0x14CF, 32)),
     ("WRMSR DEBUGCTL", _ON, wrmsr(0x1D9, 1 << 11)),
     ("RDMSR LER", _ON, rdmsr(0x1DD)),
+    ("WRMSR PERFEVTSEL", _ON, wrmsr(0x186, 0x5220C4)),
+    ("WRMSR GLOBAL_STATUS_RESET, with LBR_FRZ", _ON, wrmsr(0x390, 1 << 58 | 1)),
     ("RDMSR PMC, counting", _COUNTING, rdmsr(0xC1)),
     ("WRMSR PMC, counting", _COUNTING, wrmsr(0x4C1, 5)),
     ("WRMSR GLOBAL_CTRL, counting", _COUNTING, wrmsr(0x38F, 1 | 1 << 32)),

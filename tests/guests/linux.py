@@ -6,6 +6,7 @@ tests of `tests/machine/test_linux.py` boot what they find in build/guest.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import stat
@@ -23,7 +24,7 @@ PROGRAMS = {"program": "kernel.c", "interpreter": "interpreter.c"}
 TEXT_AT, TEXT_END = 0x10000000, 0x20000000
 LINKING = ("-static", "-Wl,--emit-relocs", f"-Wl,-Ttext-segment={TEXT_AT:#x}")
 # Packages that hold what is missing on this machine.
-PACKAGES = {"apt-get": "apt", "dpkg": "dpkg", "gcc": "gcc libc6-dev"}
+PACKAGES = {"apt-get": "apt", "dpkg": "dpkg", "gcc": "gcc and libc6-dev"}
 
 # The shell script that the kernel starts.
 INIT = """#!/bin/sh
@@ -75,13 +76,18 @@ def build(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in PROGRAMS.items():
         compiled = Path(__file__).parent / source
-        subprocess.run(["gcc", "-O1", *LINKING, "-o", folder / name, compiled], check=True, timeout=120)
+        subprocess.run(
+            ["gcc", "-O1", "-g", *LINKING, "-o", folder / name, compiled], check=True, capture_output=True, timeout=120
+        )
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         depends = subprocess.run(
             ["apt-cache", "depends", META], capture_output=True, text=True, check=True, timeout=120
         )
-        [image] = re.findall(r"Depends: (linux-image-\S+)", depends.stdout)
+        images = re.findall(r"Depends: (linux-image-\S+)", depends.stdout)
+        if not images:
+            raise LookupError(f"apt knows no {META}, which is Debian's: apt-get update")
+        [image] = images
         [kernel] = (unpacked(image, scratch) / "boot").glob("vmlinuz-*")
         shutil.copyfile(kernel, folder / "vmlinuz")
         busybox = (unpacked("busybox-static", scratch) / "bin" / "busybox").read_bytes()
@@ -89,17 +95,40 @@ def build(folder: Path) -> None:
     members = dict.fromkeys(("bin", "proc", "sys", "dev"), (stat.S_IFDIR | 493, b""))
     members["init"] = (executable, INIT.encode())
     members["bin/busybox"] = (executable, busybox)
-    members.update({f"bin/{name}": (executable, (folder / name).read_bytes()) for name in PROGRAMS})
     members.update({f"bin/{applet}": (stat.S_IFLNK | 0o777, b"busybox") for applet in APPLETS})
+    # The programs lie in the guest where they lie here: what its perf records names files that this machine has.
+    placed = {str(path)[1:]: path for path in ((folder / name).resolve() for name in PROGRAMS)}
+    members.update({f"bin/{path.name}": (stat.S_IFLNK | 0o777, str(path).encode()) for path in placed.values()})
     perf = shutil.which("perf")
     if perf:
-        for file in (Path(perf), *libraries(Path(perf))):
-            place = "usr/bin/perf" if file == Path(perf) else str(file)[1:]
-            for parent in reversed(Path(place).parents[:-1]):
-                members.setdefault(str(parent), (stat.S_IFDIR | 0o755, b""))
-            members[place] = (executable, file.resolve().read_bytes())
-    (folder / "guest.cpio").write_bytes(archive(members))
+        placed["usr/bin/perf"] = Path(perf)
+        placed.update({str(path)[1:]: path for path in libraries(Path(perf))})
+    for place, path in placed.items():
+        for parent in reversed(Path(place).parents[:-1]):
+            members.setdefault(str(parent), (stat.S_IFDIR | 0o755, b""))
+        members[place] = (executable, path.resolve().read_bytes())
+    written = folder / "guest.cpio.new"
+    written.write_bytes(archive(members))
+    written.replace(folder / "guest.cpio")
+
+
+def main(words: list[str]) -> str:
+    """Build; return what stood in the way, empty when nothing did."""
+    lacking = {package for tool, package in PACKAGES.items() if shutil.which(tool) is None}
+    if lacking:
+        return f"the Linux guest is not made: install {', '.join(sorted(lacking))}; it is packed from Debian's packages"
+    try:
+        build(Path(words[0]) if words else FOLDER)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        said = os.fsdecode(error.stderr or b"").strip().splitlines()[-1:]
+        command = " ".join(str(word) for word in error.cmd)
+        return f"the Linux guest is not made: {command} failed{': ' if said else ''}{''.join(said)}"
+    except LookupError as error:
+        return f"the Linux guest is not made: {error}"
+    if shutil.which("perf") is None:
+        print("There is no perf in it: install linux-perf here, and make guest again.")
+    return ""
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
+    sys.exit(main(sys.argv[1:]) or 0)

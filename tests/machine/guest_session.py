@@ -25,19 +25,13 @@ if TYPE_CHECKING:
 
 APPEND = "console=ttyS0 mitigations=off rdinit=/init quiet"
 PERIOD = 10007
-ROUNDS = {"edges": 8, "kernel": 0, "calls": 1, "stacks": 2}
-RECORD = {
-    "edges": f"perf record -q -b -e branches:u -c {PERIOD}",
-    "kernel": "perf record -q -j any,k -e branches -c 1009",
-    "calls": f"perf record -q -j call,u -e branches:u -c {PERIOD}",
-    "stacks": f"perf record -q --call-graph lbr -e branches:u -c {PERIOD}",
+# What is recorded: perf's words, and the program's.
+JOBS = {
+    "edges": (f"-b -e branches:u -c {PERIOD}", "interpreter 8"),
+    "kernel": ("-j any,k -e branches -c 1009", "interpreter 0"),
+    "calls": (f"-j call,u -e branches:u -c {PERIOD}", "interpreter 1"),
+    "stacks": (f"--call-graph lbr -e branches:u -c {PERIOD}", "interpreter 2"),
 }
-TYPED = [
-    "echo typed $((6*7)); dmesg | grep LBR",
-    *(f"echo [{name}]; {RECORD[name]} -o {name}.data -- interpreter {rounds}" for name, rounds in ROUNDS.items()),
-    "echo [end]; tar cf /dev/ttyS1 *.data",
-    "poweroff -f",
-]
 SLICE = 1_000_000
 MOST = 60_000_000_000  # model nanoseconds: ten times what it takes
 KERNEL = 1 << 63
@@ -56,18 +50,27 @@ class Guest(NamedTuple):
     retired: int
 
 
-def boot(folder: Path) -> Guest:
-    """Boot, type, and put what comes out into a folder."""
+def typed(jobs: dict[str, tuple[str, str]]) -> bytes:
+    """Return the lines that record, bring the profiles out and end the machine."""
+    lines = ["echo typed $((6*7)); dmesg | grep LBR"]
+    for name, (words, program) in jobs.items():
+        lines.append(f"echo [{name}]; perf record -q {words} -o {name}.data -- {program}")
+    lines += ["echo [end]; tar cf /dev/ttyS1 *.data", "poweroff -f", ""]
+    return "\n".join(lines).encode()
+
+
+def boot(folder: Path, jobs: dict[str, tuple[str, str]] = JOBS) -> Guest:
+    """Boot, record some jobs, and put what comes out into a folder; `kernel` is traced around its NMIs only."""
     console, sent = bytearray(), bytearray()
     board = Board(SAPPHIRE_RAPIDS, 256 << 20, console.append, sent.append)
     board.start_linux((FOLDER / "vmlinuz").read_bytes(), (FOLDER / "guest.cpio").read_bytes(), APPEND)
-    traces: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in ROUNDS}
-    waiting = [*ROUNDS, "end"]
-    typed = False
+    traces: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in jobs}
+    waiting = [*jobs, "end"]
+    ready = False
     while board.run(board.now() + SLICE) is None and board.now() < MOST:
-        if not typed and board.serial.wanted and b"/tmp # " in console:
-            board.serial.receive("".join(line + "\n" for line in TYPED).encode())
-            typed = True
+        if not ready and board.serial.wanted and b"/tmp # " in console:
+            board.serial.receive(typed(jobs))
+            ready = True
         if waiting and f"\n[{waiting[0]}]".encode() in console:
             name = waiting.pop(0)
             if name == "end":

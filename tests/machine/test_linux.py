@@ -7,7 +7,6 @@ sample: an NMI is a branch of that trace, and the records of its sample are thos
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +20,7 @@ from archlbr.profile.overlap import overlap
 from archlbr.profile.perfdata.reader import Reader
 from tests.foreign.tools import need, run, versions
 from tests.guests.linux import FOLDER
-from tests.machine.guest_session import KERNEL, ROUNDS, Guest, boot, handler_of_nmis
+from tests.machine.guest_session import JOBS, KERNEL, Guest, boot, handler_of_nmis
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,8 +90,8 @@ def test_commands_typed_at_the_console_run_and_dmesg_tells_the_depth(guest: Gues
 
 
 def test_the_program_prints_what_it_prints_natively(profiles: Guest) -> None:
-    for name, rounds in ROUNDS.items():
-        native = subprocess.run([PROGRAM, str(rounds)], capture_output=True, text=True, check=False).stdout
+    for name, (_, command) in JOBS.items():
+        native = subprocess.run([PROGRAM, command.split()[1]], capture_output=True, text=True, check=False).stdout
         [printed] = re.findall(rf"^\[{name}\]\r?\n(\d+)\r?$", profiles.console, re.MULTILINE)
         assert printed == native.strip()
 
@@ -171,22 +170,16 @@ def test_lbr_call_stacks_are_the_true_stacks(profiles: Guest) -> None:
 
 @pytest.mark.foreign
 def test_perf_on_the_host_reads_the_four_files(profiles: Guest, tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    shutil.copy(PROGRAM, tmp_path / "bin")
     perf = need("perf")
-    for name in ROUNDS:
+    for name in JOBS:
         data = profiles.folder / f"{name}.data"
         printed = run([perf, "script", "-i", data, "-F", "ip,brstack"], tmp_path).stdout
         sources = [int(entry.split("/")[0], 16) for entry in printed.split() if "/" in entry]
-        expected = [source for sample in samples(data) for source, _ in sample.records]
-        assert sources == expected
+        assert sources == [source for sample in samples(data) for source, _ in sample.records]
     for name, words in (("edges", ["-b"]), ("calls", ["-b"]), ("stacks", ["--no-children", "-g", "caller"])):
-        data = profiles.folder / f"{name}.data"
-        printed = run([perf, "report", "--stdio", "--symfs", tmp_path, *words, "-i", data], tmp_path).stdout
+        printed = run([perf, "report", "--stdio", *words, "-i", profiles.folder / f"{name}.data"], tmp_path).stdout
         assert re.search(r"^ +\d+\.\d+% +interpreter .*\b(run|push|need)\b", printed, re.MULTILINE), printed[:2000]
-    told = run(
-        [perf, "script", "-i", profiles.folder / "stacks.data", "-F", "ip,sym", "--symfs", tmp_path], tmp_path
-    ).stdout
+    told = run([perf, "script", "-i", profiles.folder / "stacks.data", "-F", "ip,sym"], tmp_path).stdout
     assert re.search(r"need\n.* (add|subtract)\n.* run\n(.* call\n.* run\n)+.* main\n", told)
 
 

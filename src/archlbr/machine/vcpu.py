@@ -8,6 +8,7 @@ passes through is read and written in the words. Registers of neither are the en
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -68,6 +69,9 @@ _COUNTERS: Final = _COUNTED | frozenset(
 )  # fmt: skip
 
 
+# Those of them that freeze and thaw the LBRs.
+_THAWING: Final = frozenset(_numbered(msrs.IA32_PERF_GLOBAL_STATUS_RESET, msrs.IA32_PERF_GLOBAL_STATUS_SET))
+
 # The registers of entries, to the entry's number: what the MSR bitmap may let through. LBR_SELECT and TOS pass with the
 # legacy facility's (vmx_possible_passthrough_msrs, arch/x86/kvm/vmx/vmx.c).
 _ENTRIES: Final = _numbered(msrs.IA32_LBR_FROM_IP, msrs.IA32_LBR_TO_IP, msrs.IA32_LBR_INFO)
@@ -75,8 +79,10 @@ _OLD_ENTRIES: Final = _numbered(
     msrs.MSR_LASTBRANCH_FROM_IP, msrs.MSR_LASTBRANCH_TO_IP, msrs.MSR_LBR_INFO, msrs.MSR_LBR_SELECT,
     msrs.MSR_LASTBRANCH_TOS,
 )  # fmt: skip
-# The words that a step may read or write beside the entries: TIMED, SINCE, PENDING; CTL to SMM_DEBUGCTL.
-_TIMES, _REGISTERS = slice(w.TIMED, w.PENDING + 1), slice(w.CTL, w.SMM_DEBUGCTL + 1)
+# The words that a step may read or write beside the entries: TIMED, SINCE, PENDING; CTL to SMM_DEBUGCTL. By struct,
+# the fastest way.
+_TIMES, _TIMES_AT = struct.Struct("=3Q"), 8 * w.TIMED
+_REGISTERS, _REGISTERS_AT = struct.Struct(f"={w.SMM_DEBUGCTL - w.CTL + 1}Q"), 8 * w.CTL
 
 
 def platform_of(model: Model, hypervisor: Hypervisor) -> Platform:
@@ -124,6 +130,7 @@ class Vcpu:
         self._lbr = words[observing.LBR_AT : observing.LBR_END]
         self._lbr[:] = lbr.new_words(self.platform.facility)
         self._fast = memoryview(self._lbr)  # type: ignore[arg-type]  # an array is a buffer; faster word by word
+        self._raw = self._fast.cast("B")
         self._counting = Counting(words)
         self._plain = dict(_PLAIN)
         self._counts = False
@@ -187,7 +194,9 @@ class Vcpu:
         if msr not in _COUNTERS:
             return isinstance(self._access(Wrmsr(msr, value), msr), Done)
         self._settle()
-        done = isinstance(self._light(Wrmsr(msr, value)), Done)
+        action = Wrmsr(msr, value)
+        thaws = msr in _THAWING and value & msrs.LBR_FRZ
+        done = isinstance(self._access(action, msr) if thaws else self._light(action), Done)
         self._arm()
         return done
 
@@ -248,10 +257,10 @@ class Vcpu:
     def _access(self, action: Action, index: int) -> Outcome:
         if index in self._entries and self.design.raw_records:
             return self.do(action)
-        times: list[int] = self._fast[_TIMES].tolist()
-        ctl, depth, source, target, info, debugctl, frozen, xss, select, smm, smm_debugctl = self._fast[
-            _REGISTERS
-        ].tolist()
+        timed, since, pending = _TIMES.unpack_from(self._raw, _TIMES_AT)
+        ctl, depth, source, target, info, debugctl, frozen, xss, select, smm, smm_debugctl = _REGISTERS.unpack_from(
+            self._raw, _REGISTERS_AT
+        )
         stack = self.state.lbr.stack
         if len(stack) != depth:
             stack = (EMPTY,) * depth
@@ -259,7 +268,7 @@ class Vcpu:
         tos = 0 if self.platform.facility.format == ARCH else head
         ler = Entry(source, target, info)
         before = LbrState(
-            ctl, depth, stack, ler, debugctl, frozen, xss, select, tos, smm, smm_debugctl, times[1], times[0], times[2]
+            ctl, depth, stack, ler, debugctl, frozen, xss, select, tos, smm, smm_debugctl, since, timed, pending
         )
         self.state, outcome = vpmu.step(self.design, self.platform, with_lbr(self.state, before), action)
         self._store(before)
@@ -275,9 +284,9 @@ class Vcpu:
                 return
             words[w.RING :] = 0
             words[w.HEAD] = w.RING + w.STRIDE * after.tos
-        words[_TIMES] = (after.timed, after.since, after.pending)
-        words[_REGISTERS] = (
-            after.ctl, after.depth, *after.ler, after.debugctl, after.frozen, after.xss, after.select, after.smm,
-            after.smm_debugctl,
+        _TIMES.pack_into(self._raw, _TIMES_AT, after.timed, after.since, after.pending)
+        _REGISTERS.pack_into(
+            self._raw, _REGISTERS_AT, after.ctl, after.depth, *after.ler, after.debugctl, after.frozen, after.xss,
+            after.select, after.smm, after.smm_debugctl,
         )  # fmt: skip
         lbr.refresh(words)

@@ -65,8 +65,10 @@ def status(state: State) -> int:
 
 def with_status(platform: Platform, state: State, value: int) -> State:
     """Return the state with another GLOBAL_STATUS, LBR_FRZ included."""
+    frozen = int(bool(value & msrs.LBR_FRZ))
     state = with_pmu(state, state.pmu._replace(status=value & ~msrs.LBR_FRZ))
-    return with_frozen(platform, state, int(bool(value & msrs.LBR_FRZ)))
+    thawed = not (frozen or state.guest.frozen or state.lbr.frozen)
+    return state if thawed else with_frozen(platform, state, frozen)
 
 
 def rdpmc(state: State, counter: int) -> int | None:
