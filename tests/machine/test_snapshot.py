@@ -159,6 +159,7 @@ WIRING = {
         "_words",
         "_lbr",
         "_fast",
+        "_raw",
         "_counting",
         "_counts",
         "_entries",

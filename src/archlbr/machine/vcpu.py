@@ -151,7 +151,7 @@ class Vcpu:
 
     def clock(self) -> tuple[int, int, int]:
         """Return what a vCPU snapshot leaves out: whether the newest record's clock counts, since when, and events."""
-        timed, since, pending = self._fast[_TIMES].tolist()
+        timed, since, pending = _TIMES.unpack_from(self._raw, _TIMES_AT)
         return timed, since, pending
 
     def restore(self, data: bytes, clock: tuple[int, int, int]) -> None:
@@ -159,7 +159,7 @@ class Vcpu:
         self.state = snapshot.restore(self.design, self.platform, self.fetched(), data)
         self._lbr[:] = lbr.words_of(self.platform.facility, self.state.lbr)
         self.do(VmEntry())
-        self._lbr[_TIMES] = clock
+        _TIMES.pack_into(self._raw, _TIMES_AT, *clock)
         lbr.refresh(self._lbr)
         self._counting.skip()
         self._arm()
