@@ -125,6 +125,8 @@ def anything(model: Model, draw: random.Random, accesses: int = 60) -> bytes:
             body += _branches(draw.randrange(1, 40))
         if draw.random() < 0.1:
             body += b"\x90" * draw.randrange(1000)
+        if draw.random() < 0.05:
+            body += bytes.fromhex("9c 810c2400010000 9d 90")  # pushfq; or dword [rsp], 100h; popfq; nop: a #DB
     return _program(_times(3, body))
 
 
@@ -169,12 +171,14 @@ def finish(pcpu: Pcpu, turns: int = 5000) -> Pcpu:
     return pcpu
 
 
-# #GP: go on behind the RDMSR or WRMSR that faulted.
+# #GP: go on behind the RDMSR or WRMSR that faulted. #DB: go on without the trap flag.
 def _skip_faults(board: Board, handler: int) -> None:
-    code = bytes.fromhex("4883442408 02 4883c408 48cf")  # add qword [rsp+8], 2; add rsp, 8; iretq
-    board.memory[handler : handler + len(code)] = code
-    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16 & 0xFFFF, 0, 0)
-    board.memory[_IDT + 16 * 13 : _IDT + 16 * 14] = gate
+    faulted = bytes.fromhex("4883442408 02 4883c408 48cf")  # add qword [rsp+8], 2; add rsp, 8; iretq
+    trapped = bytes.fromhex("81642410fffeffff 48cf")  # and dword [rsp+10h], fffffeffh; iretq
+    for vector, at, code in ((13, handler, faulted), (1, handler + 0x100, trapped)):
+        board.memory[at : at + len(code)] = code
+        gate = struct.pack("<HHBBHII", at & 0xFFFF, 0x10, 0, 0x8E, at >> 16 & 0xFFFF, 0, 0)
+        board.memory[_IDT + 16 * vector : _IDT + 16 * vector + 16] = gate
     board.uc.reg_write(x86.UC_X86_REG_IDTR, (0, _IDT, 16 * 14 - 1, 0))
 
 

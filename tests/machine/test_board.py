@@ -177,6 +177,26 @@ def test_a_trace_from_outside_has_the_branches_of_its_range() -> None:
     ]
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_debug_exception_clears_the_enable_bit_and_is_not_recorded(model: str) -> None:
+    # The trap flag is set; the #DB after the NOP finds recording off. INT 1 is no #DB and leaves it on.
+    architectural = model == "sapphire-rapids"
+    on, read = (wrmsr(0x14CE, 0x7F0003), "b9ce140000") if architectural else (wrmsr(0x1D9, 1), "b9d9010000")
+    trap = "9c 810c2400010000 9d 90"  # pushfq; or dword [rsp], 100h; popfq; nop
+    for cause, bit in ((trap, 0), ("cd01", 1)):
+        board, _ = machine("0f011c25" + struct.pack("<I", IDT - 16).hex() + on + "eb00" + cause + "ebfe", model)
+        handler = CODE + 0x1000
+        board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
+        board.memory[IDT + 16 : IDT + 32] = struct.pack(
+            "<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0
+        )
+        code = bytes.fromhex(read + "0f32 2401 e6f4 ebfe")  # rdmsr; and al, 1; out 0f4h, al
+        board.memory[handler : handler + len(code)] = code
+        assert board.run(10**9) == bit << 1 | 1
+        newest = 0x1600 if architectural else 0x6C0 + (board.vcpu.rdmsr(0x1C9) or 0)
+        assert (board.vcpu.rdmsr(newest) == handler) == bool(bit)
+
+
 def test_without_arch_lbr_its_registers_fault_and_cpuid_hides_it() -> None:
     def vcpu(model: Model) -> Vcpu:
         return Board(model, 64 << 20, bytearray().append).vcpu

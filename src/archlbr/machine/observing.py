@@ -330,6 +330,8 @@ def excepting(_engine: Word, vector: Word, pointer: Any) -> None:
     if words[DELIVERING] != 0 and 10 <= vector <= 13:  # #TS, #NP, #SS, #GP: met while another was being delivered
         longmode.mend_error_code(env, words[DELIVERING])
     words[DELIVERING] = uint64(2) - longmode.is_software(env)
+    if vector == 1 and longmode.is_software(env) == 0:  # #DB: the processor clears the enable bit (lbr.freeze)
+        lbr.debug_exception(words[LBR_AT:LBR_END])
     call1(words[DELIVER], words[CPU])
     _event(words, source, before)
 

@@ -12,7 +12,7 @@ from archlbr.lbr.compiled import words as w
 from archlbr.lbr.state import ARCH
 from archlbr.machine.vcpu import Vcpu
 from archlbr.vpmu.actions import VmEntry, VmExit
-from archlbr.vpmu.interception import decided, enabled, guest_ctl
+from archlbr.vpmu.interception import decided, enabled, guest_ctl, live
 from archlbr.vpmu.registers import BY_INDEX
 
 if TYPE_CHECKING:
@@ -103,7 +103,10 @@ class SharedVcpu(Vcpu):
     def enabled(self) -> int:
         """Return the guest's own enable bit."""
         if self.state.rules.flavour == ARCH:
-            return guest_ctl(self.design, self.state) & msrs.CTL_LBREN
+            ctl = int(self._lbr[w.CTL]) if live(self.design, self.state) else self.state.guest.ctl
+            return ctl & msrs.CTL_LBREN
+        if self._debugged(int(self._lbr[w.DEBUGCTL])):
+            return 0
         return enabled(self.state.rules.flavour, self.state.guest)
 
     # The slot of a FROM register, and how many records are newer.

@@ -33,8 +33,9 @@ from archlbr.vpmu import step as vpmu
 from archlbr.vpmu.actions import CpuidInstruction, Overflow, Rdpmc, Registers, VmEntry
 from archlbr.vpmu.cpuid import ARCH_LBR, supported
 from archlbr.vpmu.designs.hypervisors import ARCHLBR_HYPERVISOR
+from archlbr.vpmu.interception import loaded_debugctl
 from archlbr.vpmu.registers import BY_INDEX
-from archlbr.vpmu.state import platform, with_lbr
+from archlbr.vpmu.state import platform, with_guest, with_lbr
 
 if TYPE_CHECKING:
     from archlbr.arch.msrs import Msr
@@ -135,7 +136,8 @@ class Vcpu:
         self._plain = dict(_PLAIN)
         self._counts = False
         self.state: State = vpmu.boot(self.design, self.platform, guest_cpuid(hypervisor, self.platform, model.hidden))
-        self._entries = _ENTRIES if self.state.rules.flavour == ARCH else _OLD_ENTRIES
+        self._old = self.state.rules.flavour != ARCH
+        self._entries = _OLD_ENTRIES if self._old else _ENTRIES
         self.do(VmEntry())
 
     def do(self, action: Action) -> Outcome:
@@ -252,6 +254,13 @@ class Vcpu:
         self.state = after
         return outcome
 
+    # A #DB cleared the enable bit of the model-specific facility, of which KVM keeps the guest's value (the hook of
+    # `machine.observing`; row 83 of reference kvm-series.md). With Architectural LBR the value is in the processor.
+    def _debugged(self, debugctl: int) -> int:
+        state = self.state
+        loaded = loaded_debugctl(self.design, state, state.guest.debugctl)
+        return state.running and loaded & ~debugctl & msrs.DEBUGCTL_LBR
+
     # A step that leaves the entries alone, or replaces them without looking: they are not fetched. An entry that is
     # intercepted is in KVM's copy, unless the design reads the processor's all the same.
     def _access(self, action: Action, index: int) -> Outcome:
@@ -261,6 +270,9 @@ class Vcpu:
         ctl, depth, source, target, info, debugctl, frozen, xss, select, smm, smm_debugctl = _REGISTERS.unpack_from(
             self._raw, _REGISTERS_AT
         )
+        if self._old and self._debugged(debugctl):
+            guest = self.state.guest
+            self.state = with_guest(self.state, guest._replace(debugctl=guest.debugctl & ~msrs.DEBUGCTL_LBR))
         stack = self.state.lbr.stack
         if len(stack) != depth:
             stack = (EMPTY,) * depth
