@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import board_access, conform, engine, guest, profile_writer, programs, startup, vpmu_step
+from bench import board_access, check_speed, conform, engine, guest, profile_writer, programs, startup, vpmu_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "writer": ("Writing profiles", profile_writer.table),
     "vpmu": ("The vPMU's step", vpmu_step.measure),
     "access": ("Register accesses of a guest on the board", board_access.measure),
+    "check": ("The explorer", check_speed.measure),
     "conform": ("The conformance table", conform.measure),
     "guest": ("The whole machine", guest.measure),
 }

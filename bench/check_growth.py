@@ -11,14 +11,19 @@ from archlbr.contract import designs
 from archlbr.contract.scenarios import FLEXIBLE, GUEST, NMI, OPEN, PINNED, TOGGLE
 from archlbr.contract.verdicts import judge
 from archlbr.contract.world import Scenario
+from bench.figures import table
 
 MAY = GUEST | TOGGLE | OPEN | NMI
 BASE = Scenario("base", "", MAY, events=(FLEXIBLE,))
 ADDED: dict[str, Scenario] = {
     "base": BASE,
     "a second VM": BASE._replace(vcpus=2),
+    "a third VM": BASE._replace(vcpus=3),
     "a second pCPU": BASE._replace(cpus=2, events=(FLEXIBLE, None), roams=1),
     "a second pCPU and a second host event": BASE._replace(cpus=2, events=(FLEXIBLE, PINNED), roams=1),
+    "a second VM and a second pCPU": BASE._replace(vcpus=2, cpus=2, events=(FLEXIBLE, None), roams=1),
+    "no host task": BASE._replace(host_task=0),
+    "no host event": BASE._replace(events=(None,)),
     "a second record a stack": BASE._replace(depth=2),
     "nested": BASE._replace(may=MAY | {"nest", "unnest"}),
     "SMM": BASE._replace(may=MAY | {"smi", "rsm"}),
@@ -29,17 +34,17 @@ ADDED: dict[str, Scenario] = {
 }
 
 
-def main() -> None:
-    """Explore and print."""
-    base = 0
+def measure() -> list[str]:
+    """Return a row for the base and for each thing added to it."""
+    base, rows = 0, []
     for name, scenario in ADDED.items():
-        start = time.perf_counter()
+        start = time.process_time()
         found = judge(designs.named("archlbr"), scenario).exploration
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         base = base or found.states
-        size = f"{found.states:>9,} states  x{found.states / base:<7.1f}{found.edges:>10,} edges"
-        print(f"{name:<40}{size} {seconds:6.2f} s")
+        rows.append((name, f"{found.states:,}", f"{found.states / base:.1f} x", f"{found.edges:,}", f"{seconds:.2f} s"))
+    return table(("added", "states", "to the base", "transitions", "processor time"), rows)
 
 
 if __name__ == "__main__":
-    main()
+    print("\n".join(measure()))

@@ -9,6 +9,7 @@ from archlbr.check.parts import check_parts
 from archlbr.contract import designs, scenarios
 from archlbr.contract.parts import WorldInParts
 from archlbr.contract.verdicts import claims, judge
+from archlbr.errors import InternalError
 
 # States met at most: the largest scenarios in part, the others completely.
 MOST = 3000
@@ -41,3 +42,17 @@ def test_the_packed_search_is_the_plain_search(name: str) -> None:
     assert (found.states, found.edges, found.depth) == (plain.states, plain.edges, plain.depth)
     assert found.coverage == plain.coverage
     assert {name: found.found[name] for name in plain.found} == plain.found
+
+
+def test_a_step_that_reads_beside_its_state_is_found_before_the_search(monkeypatch) -> None:
+    host, calls = designs.model(designs.named("archlbr"), scenarios.named("lend")), []
+    real = host.next
+
+    def forgetful(world, action):
+        calls.append(action)
+        return None if len(calls) % 7 == 0 else real(world, action)
+
+    monkeypatch.setattr(host, "next", forgetful)
+    monkeypatch.setattr(designs, "model", lambda _design, _scenario: host)
+    with pytest.raises(InternalError, match="not in its state"):
+        judge(designs.named("archlbr"), scenarios.named("lend"))

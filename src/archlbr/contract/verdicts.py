@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from archlbr.check import replay
-from archlbr.check.explore import Exploration, Graph, explore
+from archlbr.check.explore import Exploration, Graph, check_determinism, explore
 from archlbr.check.liveness import known_by_key, violation
 from archlbr.check.model import Model, Property, S, always, response, sometimes
 from archlbr.check.parts import Packed
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from archlbr.host import Action
 
 Tick = Callable[[int], bool]
+SELF_CHECK = 20  # steps
 
 # What KVM and perf do without being asked again. That a thread is scheduled, or that user space calls KVM_RUN, is
 # nobody's promise.
@@ -166,12 +167,13 @@ def judge(
     *,
     reduce: frozenset[str] = frozenset(),
 ) -> Outcome:
-    """Explore a design in a scenario, completely unless `tick` stops it.
+    """Explore a design in a scenario, completely unless `tick` stops it; first the step is made twice on a short walk.
 
     wanted: the properties, None for all. reduce: `reduction.SYMMETRY`, `reduction.INDEPENDENCE`, or both: what to leave
     out; it changes no verdict and no shortest length.
     """
     host = designs.model(design, scenario)
+    check_determinism(host, 1, SELF_CHECK)
     asked = [claim for claim in claims(design, scenario) if wanted is None or claim.name in wanted]
     if scenario.cpus * scenario.vcpus == 1:
         return _judged(design, scenario, host, asked, witnesses(scenario), tick)
