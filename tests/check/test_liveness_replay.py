@@ -6,7 +6,7 @@ import pytest
 
 from archlbr.check import replay
 from archlbr.check.explore import Graph, explore
-from archlbr.check.liveness import violation
+from archlbr.check.liveness import owes_for_ever, violation
 from archlbr.check.model import always, response
 from archlbr.check.reduce import least_of
 from archlbr.errors import InputError
@@ -137,18 +137,28 @@ def test_symmetry_finds_the_same_lassos(fair: tuple[str, ...]) -> None:
             assert (whole is None) == (reduced is None)
             if whole is not None and reduced is not None:
                 assert len(whole.stem) == len(reduced.stem)
-                assert owing_for_ever(model, reduced, owes)
+                assert owing_for_ever(model, reduced, claim)
 
 
-def owing_for_ever(model, found, owes) -> bool:
+def owing_for_ever(model, found, claim) -> bool:
     state = model.initial()[0]
     for action in found.stem:
         state = model.next(state, action)
-    start, owed = state, owes(state)
+    states = [state]
     for action in found.cycle:
-        state = model.next(state, action)
-        owed = owed and owes(state)
-    return owed and state == start
+        states.append(model.next(states[-1], action))
+    return states[-1] == state and owes_for_ever(model, claim, states, found.cycle, str)
+
+
+def test_what_is_no_lasso_is_told_from_one() -> None:
+    weak = response("gets out", lambda s: s < 2, fair=("0", "1"))
+    strong = response("gets out", lambda s: s < 2, fair=("0", "1"), strong=1)
+    assert owes_for_ever(Door(), weak, (0, 1, 0), (0, 0), str)
+    assert not owes_for_ever(Door(), strong, (0, 1, 0), (0, 0), str)  # 1 is possible in state 1
+    assert not owes_for_ever(Door(), weak, (0,), (), str)  # 0 is promised, and possible
+    assert not owes_for_ever(Door(), weak, (2, 2), (0,), str)  # nothing is owed
+    assert not owes_for_ever(Switch(), response("r", lambda s: s == 2, fair=("2",)), (0, 1, 0), (0, 1), str)
+    assert owes_for_ever(Switch(), response("r", lambda s: s == 2, fair=("0",)), (2,), (), str)
 
 
 def test_a_debt_in_a_dead_end_is_a_violation() -> None:

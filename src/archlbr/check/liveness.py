@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
 
-from archlbr.check.explore import Graph, path_to, successors_of
+from archlbr.check.explore import Graph, path_to, possible, successors_of
 from archlbr.check.model import A, Model, Property, S
 from archlbr.check.reduce import least_of
 
@@ -112,6 +112,20 @@ def _end(model: Model[S, A], graph: Graph[S, A], path: tuple[A, ...], canonical:
         assert after is not None
         state = after
     return state
+
+
+def owes_for_ever(
+    model: Model[S, A], claim: Property[S], states: Sequence[S], cycle: Sequence[A], class_of: Callable[[A], str]
+) -> bool:
+    """Say whether a cycle is a fair run that owes for ever. states: those on it; cycle: its actions, none to stay."""
+    if not all(claim.predicate(state) for state in states):
+        return False
+    taken = {class_of(action) for action in cycle}
+    enabled = [{class_of(action) for action, _ in possible(model, state)} for state in states]
+    if not cycle:
+        return not enabled[0].intersection(claim.fair)
+    possible_on = any if claim.strong else all
+    return not any(possible_on(name in here for here in enabled) for name in claim.fair if name not in taken)
 
 
 def known_by_key(claim: Property[S]) -> Callable[[S], bool]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from archlbr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from archlbr.check.replay import Line
+    from archlbr.contract.world import World
+    from archlbr.host import Action
 
 
 def replay(line: Annotated[str, typer.Argument(metavar="LINE", help="A line that `archlbr check` printed.")]) -> int:
@@ -26,6 +33,26 @@ def replay(line: Annotated[str, typer.Argument(metavar="LINE", help="A line that
         raise InputError(
             "the replay line no longer applies: it does not come back to where its cycle starts; check again"
         )
+    if told.loop is not None and not _owes(run.states[told.loop :], run.actions[told.loop :], told):
+        raise InputError(
+            f"the replay line no longer applies: its cycle keeps no fair run from {told.claim} any more; check again"
+        )
     print(f"{told.model} violates {told.claim}: {claim.says}")
     print("\n".join(as_text(steps(run.states, run.actions), told.loop)))
     return 1
+
+
+def _owes(states: Sequence[World], cycle: Sequence[Action], told: Line) -> bool:
+    from archlbr.check.liveness import owes_for_ever
+    from archlbr.check.model import RESPONSE
+    from archlbr.contract.lanes import design_of, model_of
+    from archlbr.contract.scenarios import named
+    from archlbr.contract.verdicts import claims, class_of
+
+    design, _, scenario = told.model.partition("/")
+    asked = [
+        claim
+        for claim in claims(design_of(design), named(scenario))
+        if (claim.name, claim.kind) == (told.claim, RESPONSE)
+    ]
+    return bool(asked) and owes_for_ever(model_of(told.model), asked[0], states, cycle, class_of)
