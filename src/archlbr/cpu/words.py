@@ -57,6 +57,9 @@ LEAVE = 28  # leaves generated code once EMU_STOP was called; 0: generated code 
 INHERITED_RETIRED = 26
 INHERITED_TAKEN = 27
 
+# The predictor looks at branches once TAKEN has reached this: no verdict on those before is ever shown.
+LEARN_FROM = 30
+
 VOLATILE = 32  # pairs (start, end), VOLATILE_RANGES of them
 VOLATILE_RANGES = 64
 

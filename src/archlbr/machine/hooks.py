@@ -41,6 +41,7 @@ OWNED = at.WORDS + 3  # the vPMU's ownership of the LBRs
 SAMPLES_USED = at.WORDS + 4
 JITTER = at.WORDS + 5  # each period is PERIOD and 0..JITTER more
 JITTER_STATE = at.WORDS + 6  # the generator's; never 0
+LEARNING = at.WORDS + 7  # taken branches before an overflow that the predictor sees; NEVER: all
 LBR_AT = at.WORDS + 8
 LBR_END = LBR_AT + lbr.COUNT
 SAMPLES_AT = LBR_END
@@ -53,6 +54,9 @@ SAMPLES_END = SAMPLES_AT + SAMPLE_ROW * SAMPLE_ROWS
 SAMPLING_WORDS = SAMPLES_END
 
 NEVER = 1 << 63
+LEARNT = (
+    1024  # branches that the predictor sees before a sample: they reach each place of its tables (docs/decisions/011)
+)
 _NEVER = NEVER
 _NONE = int(BranchKind.NONE)
 _REPEATED = 64  # no branch kind: the hook is called a second time for a block
@@ -115,11 +119,19 @@ def _sample(words: Words, address: Word) -> None:
     words[SAMPLES_USED] += uint64(SAMPLE_ROW)
 
 
+@native
+def learn(words: Words) -> None:
+    """Let the predictor see the branches before the next overflow: no sample shows what it says of others."""
+    taken, span = words[NEXT_TAKEN], words[LEARNING]
+    words[at.LEARN_FROM] = taken - span if taken > span else uint64(0)
+
+
 @native_inline
 def count_taken(words: Words, address: Word) -> None:
     """Take a sample when the counter of taken branches has overflowed; the buffer must have room."""
     if words[at.TAKEN] >= words[NEXT_TAKEN]:
         words[NEXT_TAKEN] += words[PERIOD] + next_jitter(words)
+        learn(words)
         _sample(words, address)
 
 

@@ -70,6 +70,7 @@ def _scan(words: Words, row: Word, end: Word) -> Word:
     """Account for rows up to an overflow: counts, predictor, and in each row how it was reached. Return the next."""
     retired, taken, before = words[at.RETIRED], words[at.TAKEN], words[at.CURRENT]
     next_taken, next_retired = words[_NEXT_TAKEN], words[_NEXT_RETIRED]
+    learn_from, missed = words[at.LEARN_FROM], uint64(0)
     if before == uint64(0):
         noted = words[uint64(at.JOURNAL) + row]
         before = find_block(words, noted & uint64(_ADDRESS), noted >> uint64(_SIZE_SHIFT))
@@ -85,7 +86,8 @@ def _scan(words: Words, row: Word, end: Word) -> Word:
         retired += meta >> uint64(at.META_COUNT_SHIFT) & uint64(at.META_COUNT_MASK)
         if kind == uint64(_COND):  # without a branch that follows the guest's: the host could not predict it
             went = uint64(address != _at(words, before, at.END))
-            missed = predict_direction(words, meta >> uint64(at.META_HASH_SHIFT), went)
+            if taken >= learn_from:
+                missed = predict_direction(words, meta >> uint64(at.META_HASH_SHIFT), went)
             taken += went
             reached = (missed << uint64(_MISSED_SHIFT) | uint64(_COND << _KIND_SHIFT)) & (uint64(0) - went)
         elif kind == uint64(_NONE):
@@ -98,9 +100,10 @@ def _scan(words: Words, row: Word, end: Word) -> Word:
         else:
             reached = kind << uint64(_KIND_SHIFT)
             if kind != uint64(_OTHER):
+                if taken >= learn_from:
+                    place = meta >> uint64(at.META_HASH_SHIFT)
+                    missed = predict_target(words, kind, place, address, _at(words, before, at.END))
                 taken += uint64(1)
-                place = meta >> uint64(at.META_HASH_SHIFT)
-                missed = predict_target(words, kind, place, address, _at(words, before, at.END))
                 reached |= missed << uint64(_MISSED_SHIFT)
         words[uint64(at.JOURNAL) + row] = entry | reached
         before = entry

@@ -54,6 +54,12 @@ class Event(NamedTuple):
     jitter: int = 0
 
 
+def records_all(event: Event) -> bool:
+    """Return whether each taken branch of user code is recorded: then a sample shows the last ones before it."""
+    wanted = msrs.CTL_KINDS | msrs.CTL_USR | msrs.CTL_LBREN
+    return event.position == TAKEN and event.ctl & (wanted | msrs.CTL_CALL_STACK) == wanted
+
+
 class Sampler:
     """Sample a process's branch stack into a spool in `folder`, one a process."""
 
@@ -78,7 +84,8 @@ class Sampler:
         self.words[hooks.JITTER], self.words[hooks.JITTER_STATE] = event.jitter, JITTER_SEED
         self.words[hooks.NEXT_TAKEN] = self.words[hooks.NEXT_RETIRED] = hooks.NEVER
         self._next = hooks.NEXT_TAKEN if event.position == TAKEN else hooks.NEXT_RETIRED
-        self.words[self._next] = event.period
+        self.words[hooks.LEARNING] = hooks.LEARNT if records_all(event) else hooks.NEVER
+        self._overflow_at(event.period)
         self._program()
 
     def named(self, tid: int, name: bytes, is_exec: bool) -> None:
@@ -124,7 +131,7 @@ class Sampler:
         self._left.clear()
         self._stacks.clear()
         self.words[hooks.SAMPLES_USED] = 0
-        self.words[self._next] = int(self.words[self._event.position]) + self._event.period
+        self._overflow_at(int(self.words[self._event.position]) + self._event.period)
         self._spool = self._spool.forked(self._path(), pid, pid, previous, parent, self._now())
         self._program()
 
@@ -146,7 +153,7 @@ class Sampler:
             return
         self._tid = tid
         left = self._left.get(tid, self._event.period)
-        self.words[self._next] = int(self.words[self._event.position]) + left
+        self._overflow_at(int(self.words[self._event.position]) + left)
         saved = self._stacks.get(tid)
         if saved is not None and self._event.ctl & msrs.CTL_CALL_STACK:
             self._registers[:] = saved
@@ -215,6 +222,10 @@ class Sampler:
         ):
             if not lbr.wrmsr(self._registers, np.uint64(index), np.uint64(value)):
                 raise InternalError(f"WRMSR {index:#x} <- {value:#x} faulted; the filter is not legal here")
+
+    def _overflow_at(self, count: int) -> None:
+        self.words[self._next] = count
+        hooks.learn(self.words)
 
     def _now(self) -> int:
         return int(self.words[at.RETIRED])

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from archlbr.arch import msrs
 from archlbr.cpu import words as at
 from archlbr.lbr.compiled import words as w
 from archlbr.machine import hooks, streaming
-from archlbr.recording.sampling import TAKEN, Event, Sampler
+from archlbr.recording.sampling import Event, Sampler, records_all
 from archlbr.recording.tracing import Tracer
 
 if TYPE_CHECKING:
@@ -32,12 +31,6 @@ def _grown(words: Words, blocks: int) -> Words:
     end = streaming.TABLE + (blocks + 1) * at.ENTRY
     grown[streaming.TABLE : end] = words[streaming.TABLE : end]
     return grown
-
-
-# Whether each taken branch of user code is recorded: then only those before a sample need be.
-def _records_all(event: Event) -> bool:
-    wanted = msrs.CTL_KINDS | msrs.CTL_USR | msrs.CTL_LBREN
-    return event.position == TAKEN and event.ctl & (wanted | msrs.CTL_CALL_STACK) == wanted
 
 
 class StreamedTracer(Tracer):
@@ -68,7 +61,7 @@ class StreamedSampler(Sampler):
         super().__init__(folder, attr, event)
         grown = np.zeros(streaming.WORDS, np.uint64)
         grown[: hooks.SAMPLING_WORDS] = self.words
-        grown[streaming.WINDOW] = streaming.ENOUGH if _records_all(event) else streaming.ALWAYS
+        grown[streaming.WINDOW] = streaming.ENOUGH if records_all(event) else streaming.ALWAYS
         self._take(grown)
         self._pid = self._tid = pid
         self._since: dict[int, int] = {}
@@ -94,7 +87,7 @@ class StreamedSampler(Sampler):
             return
         self._tid = tid
         left = self._left.get(tid, self._event.period)
-        self.words[self._next] = int(self.words[self._event.position]) + left
+        self._overflow_at(int(self.words[self._event.position]) + left)
         saved = self._stacks.get(tid)
         if saved is None:
             self._program()

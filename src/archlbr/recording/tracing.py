@@ -24,6 +24,7 @@ class Tracer:
 
     def __init__(self, folder: str) -> None:
         self.words = np.zeros(hooks.TRACE_WORDS, np.uint64)
+        self.words[at.LEARN_FROM] = hooks.NEVER  # a trace says nothing of predictions
         self.on_block: int = hooks.tracing.address
         self._folder = folder
         self._pid = os.getpid()

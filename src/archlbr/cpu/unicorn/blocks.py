@@ -100,7 +100,8 @@ def leave(words: Words, address: Word) -> Word:
     words[at.FROM] = last
     if kind == _COND:  # the common case, without a branch that follows the guest's: the host could not predict it
         taken = uint64(address != end)
-        words[at.MISPREDICTED] = predict_direction(words, place, taken)
+        if words[at.TAKEN] >= words[at.LEARN_FROM]:
+            words[at.MISPREDICTED] = predict_direction(words, place, taken)
         words[at.TAKEN] += taken
         return taken * uint64(_COND)
     if kind == _NONE:
@@ -110,8 +111,9 @@ def leave(words: Words, address: Word) -> Word:
     if kind == _OTHER:  # a far transfer: no near branch, and nothing that the predictor follows
         words[at.MISPREDICTED] = uint64(0)
         return kind
+    if words[at.TAKEN] >= words[at.LEARN_FROM]:
+        words[at.MISPREDICTED] = predict_target(words, kind, place, address, end)
     words[at.TAKEN] += uint64(1)
-    words[at.MISPREDICTED] = predict_target(words, kind, place, address, end)
     return kind
 
 
