@@ -60,7 +60,9 @@ def run(
 
 
 def archlbr(*words: str | os.PathLike[str]) -> list[str | os.PathLike[str]]:
-    """Return the command line of a verb."""
+    """Return the command line of a verb; a program runs on Unicorn where the words name no engine."""
+    if words[0] in ("record", "trace") and "--engine" not in words:
+        words = (words[0], "--engine", "unicorn", *words[1:])
     return [*ARCHLBR, *words]
 
 

@@ -61,6 +61,17 @@ def test_a_static_program_is_refused_before_it_starts(guests: Guests, tmp_path: 
     assert (ended.status, ended.out, ended.err) == (2, b"", expected.encode())
 
 
+def test_a_program_without_main_is_refused_before_it_starts(guests: Guests, tmp_path: Path) -> None:
+    source, program = tmp_path / "bare.S", tmp_path / "bare"
+    source.write_text(".globl _start\n_start: mov $60, %eax\n xor %edi, %edi\n syscall\n")
+    run(["gcc", "-nostdlib", "-pie", "-Wl,-dynamic-linker,/lib64/ld-linux-x86-64.so.2", "-o", program, source, "-lc"])
+    ended = run(archlbr("trace", "--engine", "stalker", "-o", tmp_path / "trace", "--", program))
+    expected = (
+        f"archlbr: --engine stalker: {program} has no main that a C library calls: use --engine qemu or unicorn\n"
+    )
+    assert (ended.status, ended.out, ended.err) == (2, b"", expected.encode())
+
+
 def test_a_process_that_is_killed_is_named(guests: Guests, tmp_path: Path) -> None:
     profile = tmp_path / "perf.data"
     ended = record("--engine", "stalker", "-c", "7", "-o", profile, "--", guests.steps, "crash")

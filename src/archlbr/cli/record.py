@@ -71,9 +71,9 @@ def record(
     from archlbr.machine.supervise import find_guest
     from archlbr.profile.output import Output
 
-    chosen = choose(engine)
     attr, counter = _event(branch_filter, event, period, jitter)
     path = find_guest(program)
+    chosen = choose(engine, path, program)
     watch = Stopwatch()
     name = output if output is not None else _DEFAULT_NAME[form]
     # Made first: what cannot be written is said before the program runs.

@@ -33,8 +33,8 @@ def trace(
     from archlbr.machine.supervise import find_guest
     from archlbr.profile.output import Output
 
-    chosen = choose(engine)
     path = find_guest(program)
+    chosen = choose(engine, path, program)
     watch = Stopwatch()
     out = Output(output) if output is not None else None
     with tempfile.TemporaryDirectory(prefix="archlbr-") as name:

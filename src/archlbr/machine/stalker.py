@@ -25,6 +25,7 @@ from archlbr.cpu.stalker import agent
 from archlbr.cpu.stalker.agent import Agent, Reason
 from archlbr.cpu.stalker.launch import hold_at_entry, trace_me
 from archlbr.errors import InputError
+from archlbr.guest.linking import linking
 from archlbr.machine import supervise
 from archlbr.machine.memory import Region
 from archlbr.machine.qemu import Process, Thread
@@ -155,6 +156,8 @@ def run_on_stalker(path: str, words: list[str], folder: Path, make_recorder: Cal
     program = supervise.resolve(path, words)
     if program.interpreter is None:
         raise InputError(f"--engine stalker cannot record the static program {path}: use --engine qemu or unicorn")
+    if "__libc_start_main" not in linking(program.image.path).imports:
+        raise InputError(f"--engine stalker: {path} has no main that a C library calls: use --engine qemu or unicorn")
     started: list[tuple[Watcher, threading.Thread, Agent]] = []
 
     def hand_over(pid: int) -> None:

@@ -119,10 +119,13 @@ def trace_stream(pointer: Any, stream: Any, position: Word, end: Word) -> Word:
     return position
 
 
-# The outcome is that of `leave` for the same blocks: TAKEN, RETIRED and CURRENT, and nothing else, for no sample shows
-# more of them. What is rare is left to `leave`: events, the first block, REP and what could not be decoded.
 @native
-def _count_only(words: Words, blocks: Any, position: Word, end: Word) -> Word:
+def count_only(words: Words, blocks: Any, position: Word, end: Word) -> Word:
+    """Count the branches that no sample will show; return how far it came.
+
+    TAKEN, RETIRED and CURRENT become what `leave` makes them for the same blocks, and nothing else does. What is rare
+    is left to `leave`: events, REP and what could not be decoded.
+    """
     current, taken, retired = words[at.CURRENT], words[at.TAKEN], words[at.RETIRED]
     until = words[at.LEARN_FROM]
     after, meta = words[current + uint64(at.END)], words[current + uint64(at.META)]
@@ -150,7 +153,7 @@ def sample_stream(pointer: Any, stream: Any, position: Word, end: Word) -> Word:
     counting = words[_WINDOW] != uint64(_ALWAYS)
     while position < end:
         if counting and words[at.TAKEN] < words[at.LEARN_FROM] and words[at.CURRENT] != 0:
-            position = _count_only(words, blocks, position, end)
+            position = count_only(words, blocks, position, end)
             if position == end:
                 return position
         number = uint64(blocks[position])

@@ -27,7 +27,8 @@ _FEATURES: Final = (
     "-svm,-hypervisor,-xsave"
 )
 # The host's loader reads these for QEMU itself, though they are meant for the program.
-_FOR_THE_LOADER: Final = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT")
+FOR_THE_LOADER: Final = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT")
+COMPILERS: Final = ("cc", "gcc", "clang")
 
 
 def find_qemu() -> str:
@@ -38,14 +39,26 @@ def find_qemu() -> str:
     return found
 
 
+def _definitions() -> list[str]:
+    return [f"-D{macro}" for macro in macros()]
+
+
+def _place() -> Path:
+    digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(_definitions()).encode()).hexdigest()[:16]
+    return cache_folder() / f"branches-{digest}.so"
+
+
+def built() -> bool:
+    """Return whether the plugin was compiled before."""
+    return _place().exists()
+
+
 def build_plugin() -> Path:
     """Return the compiled plugin; InputError when there is no C compiler, or it fails."""
-    definitions = [f"-D{macro}" for macro in macros()]
-    digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(definitions).encode()).hexdigest()[:16]
-    plugin = cache_folder() / f"branches-{digest}.so"
+    definitions, plugin = _definitions(), _place()
     if plugin.exists():
         return plugin
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise InputError("--engine qemu needs a C compiler: install gcc, or use --engine unicorn")
     made = plugin.with_suffix(f".{os.getpid()}")
@@ -64,7 +77,7 @@ def command(folder: str, path: str, argv: list[str]) -> list[str]:
     """Return the command line that runs a program with its messages going to `folder`; argv[0] is the program's own."""
     words = [find_qemu(), "-cpu", _FEATURES, "-plugin"]
     words.append(f"{build_plugin()},folder={folder},words={len(words) + 1}")
-    for name in _FOR_THE_LOADER:
+    for name in FOR_THE_LOADER:
         value = os.environ.get(name)
         if value is not None:
             if "," in value:
@@ -78,5 +91,5 @@ def environment() -> dict[str, str]:
     return {
         name: value
         for name, value in reversed(list(os.environ.items()))
-        if name not in _FOR_THE_LOADER and not name.startswith("QEMU_")
+        if name not in FOR_THE_LOADER and not name.startswith("QEMU_")
     }
