@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -76,6 +77,20 @@ def test_the_line_tells_what_the_run_has_done_so_far(shell: bool, guests: Guests
     # Wiped before the last words.
     assert said.rindex("\r\x1b[K") < said.index("[ archlbr record: wrote")
     assert "branches/s ]" not in said[said.rindex("\r\x1b[K") :]
+
+
+@pytest.mark.parametrize("engine", ["qemu", "stalker"])
+def test_engines_that_write_streams_tell_it_too(engine: str, guests: Guests, tmp_path: Path) -> None:
+    if engine == "qemu" and shutil.which("qemu-x86_64") is None:
+        pytest.skip("qemu-x86_64 is not installed")
+    if engine == "stalker":
+        pytest.importorskip("frida")
+    said = on_a_terminal("record", "--engine", engine, "--stats", "-o", tmp_path / "out", "--", guests.kernel, "400")
+    counts = [(number(instructions), number(branches)) for _, instructions, branches, _ in LINE.findall(said)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
+    assert 10**6 < counts[-1][1] <= 1.001 * int(stats(said.encode())["branches"])  # the line is rounded
+    assert said.rindex("\r\x1b[K") < said.index("[ archlbr record: wrote")
 
 
 def test_a_pipe_sees_no_line(guests: Guests, tmp_path: Path) -> None:

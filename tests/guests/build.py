@@ -48,7 +48,7 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "surroundings": ("surroundings.c", _LIBC),
     "over_itself": ("over_itself.c", _LIBC),
     "avx": ("avx.c", (*_LIBC, "-mavx2")),
-    "bodies": ("bodies.c", ("-O2", "-Wall", "-Wextra", "-lm")),
+    "bodies": ("bodies.c", ("-O3", "-Wall", "-Wextra", "-lm")),
     "vectors_avx2": ("vectors.c", ("-O2", "-Wall", "-Wextra", "-mavx2", "-mfma")),
     "vectors_avx512": ("vectors.c", ("-O2", "-Wall", "-Wextra", "-mavx512f", "-mfma")),
     "steps": ("steps.c", (*_LIBC, "-pthread")),

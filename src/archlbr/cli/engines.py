@@ -13,8 +13,17 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import TypeAlias
+
     from archlbr.cpu.contents import Contents
     from archlbr.guest.linking import Linking
+    from archlbr.machine.progress import Counted
+    from archlbr.machine.streams import StreamRecorder
+
+    MakeRecorder: TypeAlias = Callable[[int], StreamRecorder]
+    Runner: TypeAlias = Callable[[str, list[str], Path, MakeRecorder, Callable[[Counted], None] | None], int]
 
 
 class Engine(StrEnum):
@@ -109,6 +118,17 @@ def choose(wanted: Engine, path: str, program: list[str]) -> Engine:
 
         find_frida()
     return wanted
+
+
+def streamed(engine: Engine) -> Runner:
+    """Return what runs a program on an engine that writes streams."""
+    if engine is Engine.QEMU:
+        from archlbr.machine.qemu import run_on_qemu
+
+        return run_on_qemu
+    from archlbr.machine.stalker import run_on_stalker
+
+    return run_on_stalker
 
 
 def _chosen(path: str, program: list[str]) -> Choice:

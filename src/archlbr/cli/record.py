@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlbr.cli.engines import Engine, choose
+from archlbr.cli.engines import Engine, choose, streamed
 from archlbr.cli.progress import ProgressLine, progress_line
 from archlbr.errors import InputError
 
@@ -116,24 +116,17 @@ def _run(
     counter: Event,
     line: ProgressLine | None,
 ) -> int:
-    scratch = str(folder)
-    if engine is Engine.QEMU:
-        from archlbr.machine.qemu import run_on_qemu
-        from archlbr.recording.streamed import StreamedSampler
-
-        return run_on_qemu(path, program, folder, lambda pid: StreamedSampler(scratch, attr, counter, pid))
-    if engine is Engine.STALKER:
-        from archlbr.machine.stalker import run_on_stalker
-        from archlbr.recording.streamed import StreamedSampler
-
-        return run_on_stalker(path, program, folder, lambda pid: StreamedSampler(scratch, attr, counter, pid))
-    from archlbr.machine.supervise import run_guest
-    from archlbr.recording.sampling import Sampler
-
+    scratch, show = str(folder), line.show if line is not None else None
     try:
-        return run_guest(
-            path, program, folder, lambda: Sampler(scratch, attr, counter), line.show if line is not None else None
-        )
+        if engine is Engine.UNICORN:
+            from archlbr.machine.supervise import run_guest
+            from archlbr.recording.sampling import Sampler
+
+            return run_guest(path, program, folder, lambda: Sampler(scratch, attr, counter), show)
+        from archlbr.recording.streamed import StreamedSampler
+
+        run = streamed(engine)
+        return run(path, program, folder, lambda pid: StreamedSampler(scratch, attr, counter, pid), show)
     finally:
         if line is not None:
             line.wipe()

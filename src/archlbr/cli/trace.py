@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archlbr.cli.engines import Engine, choose
+from archlbr.cli.engines import Engine, choose, streamed
 from archlbr.cli.progress import progress_line
 
 if TYPE_CHECKING:
@@ -52,23 +52,18 @@ def trace(
 
 
 def _run(engine: Engine, path: str, program: list[str], folder: Path) -> int:
-    scratch = str(folder)
-    if engine is Engine.QEMU:
-        from archlbr.machine.qemu import run_on_qemu
-        from archlbr.recording.streamed import StreamedTracer
-
-        return run_on_qemu(path, program, folder, lambda pid: StreamedTracer(scratch, pid))
-    if engine is Engine.STALKER:
-        from archlbr.machine.stalker import run_on_stalker
-        from archlbr.recording.streamed import StreamedTracer
-
-        return run_on_stalker(path, program, folder, lambda pid: StreamedTracer(scratch, pid))
-    from archlbr.machine.supervise import run_guest
-    from archlbr.recording.tracing import Tracer
-
-    line = progress_line()
+    scratch, line = str(folder), progress_line()
+    show = line.show if line is not None else None
     try:
-        return run_guest(path, program, folder, lambda: Tracer(scratch), line.show if line is not None else None)
+        if engine is Engine.UNICORN:
+            from archlbr.machine.supervise import run_guest
+            from archlbr.recording.tracing import Tracer
+
+            return run_guest(path, program, folder, lambda: Tracer(scratch), show)
+        from archlbr.recording.streamed import StreamedTracer
+
+        run = streamed(engine)
+        return run(path, program, folder, lambda pid: StreamedTracer(scratch, pid), show)
     finally:
         if line is not None:
             line.wipe()

@@ -9,9 +9,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from archlbr.cpu import words as at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from archlbr.cpu.words import Words
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _READ = 28  # words
@@ -43,9 +48,7 @@ class Progress:
                 counted = _read(pid, address)
                 if counted is not None:
                     self._known[pid] = counted
-        return Counted(
-            sum(row.instructions for row in self._known.values()), sum(row.branches for row in self._known.values())
-        )
+        return total(self._known.values())
 
 
 def _read(pid: int, address: int) -> Counted | None:
@@ -55,10 +58,21 @@ def _read(pid: int, address: int) -> Counted | None:
     got = _LIBC.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, ctypes.c_ulong(0))
     if got != size:
         return None  # it has ended, or its memory is not ours to read
+    return counted(list(words))
+
+
+def counted(words: Sequence[int] | Words) -> Counted:
+    """Return what one process has retired, from the words of `cpu.words`."""
     return Counted(
-        words[at.RETIRED] - words[at.INHERITED_RETIRED],
-        words[at.TAKEN] - words[at.INHERITED_TAKEN],
+        int(words[at.RETIRED]) - int(words[at.INHERITED_RETIRED]),
+        int(words[at.TAKEN]) - int(words[at.INHERITED_TAKEN]),
     )
+
+
+def total(counts: Iterable[Counted]) -> Counted:
+    """Return the sum of several processes' counts."""
+    rows = list(counts)
+    return Counted(sum(row.instructions for row in rows), sum(row.branches for row in rows))
 
 
 def _tree(pid: int) -> list[int]:

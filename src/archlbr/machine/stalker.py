@@ -28,13 +28,15 @@ from archlbr.errors import InputError
 from archlbr.guest.linking import linking
 from archlbr.machine import supervise
 from archlbr.machine.memory import Region
-from archlbr.machine.qemu import Process, Thread
+from archlbr.machine.progress import Counted, counted
+from archlbr.machine.streams import Process, Thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from archlbr.machine.qemu import StreamRecorder
+    from archlbr.machine.progress import Counted
+    from archlbr.machine.streams import StreamRecorder
 
 _SYS_FUTEX: Final = 202
 _FUTEX_WAIT: Final = 0
@@ -125,12 +127,12 @@ class Watcher:
     def __init__(self, process: StalkedProcess, attached: Agent) -> None:
         self.failure: BaseException | None = None
         self.ended = threading.Event()
-        self._process = process
+        self.process = process
         self._agent = attached
 
     def run(self) -> None:
         """Read the streams as they fill; a failure is kept in `failure` and ends the program."""
-        process, ring = self._process, self._process.ring
+        process, ring = self.process, self.process.ring
         pause = _Time(0, _PAUSE_NS)
         bell = ctypes.c_void_p(ring.address(agent.BELL_AT))
         try:
@@ -146,11 +148,17 @@ class Watcher:
             os.kill(process.pid, signal.SIGKILL)
 
 
-def run_on_stalker(path: str, words: list[str], folder: Path, make_recorder: Callable[[int], StreamRecorder]) -> int:
+def run_on_stalker(
+    path: str,
+    words: list[str],
+    folder: Path,
+    make_recorder: Callable[[int], StreamRecorder],
+    watch: Callable[[Counted], None] | None = None,
+) -> int:
     """Run a program under Stalker and record it; return its exit status, 128 + N when signal N ended it.
 
-    `make_recorder` is called with the process's pid. InputError when Frida is missing, the program cannot be recorded
-    exactly, or the recording could not be written.
+    `make_recorder` is called with the process's pid, `watch` twice a second with how far the program has come.
+    InputError when Frida is missing, the program cannot be recorded exactly, or the recording could not be written.
     """
     agent.find_frida()
     program = supervise.resolve(path, words)
@@ -173,12 +181,16 @@ def run_on_stalker(path: str, words: list[str], folder: Path, make_recorder: Cal
         thread.start()
         started.append((watcher, thread, attached))
 
-    status = supervise.run_command(program.image.path, program.argv, os.environb, hand_over, trace_me)
+    def look() -> None:
+        if watch is not None and started:
+            watch(counted(started[0][0].process.recorder.words))
+
+    status = supervise.run_command(program.image.path, program.argv, os.environb, hand_over, trace_me, look)
     watcher, thread, attached = started[0]
     attached.ended = True
     watcher.ended.set()
     thread.join()
-    process = watcher._process
+    process = watcher.process
     refused = process.ring.word(agent.REASON_AT)
     if refused:
         raise InputError(_refusal(process.ring, attached, Reason(refused)))

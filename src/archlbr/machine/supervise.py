@@ -98,10 +98,12 @@ def run_command(
     environment: Mapping[str, str] | Mapping[bytes, bytes],
     started: Callable[[int], None],
     before: Callable[[], None] = lambda: None,
+    look: Callable[[], None] | None = None,
 ) -> int:
     """Run another program that runs the guest, as `run_guest` does.
 
-    `started` is called with its pid once there is a process; what it raises ends that. `before` is called in the child.
+    `started` is called with its pid once there is a process; what it raises ends that. `before` is called in the child,
+    `look` twice a second.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_PASSED_ON, signal.SIGCHLD))
     parent = os.getpid()
@@ -116,7 +118,7 @@ def run_command(
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
             raise
-        status = _wait(pid, (ctypes.c_uint64 * _SIGNALS)())
+        status = _wait(pid, (ctypes.c_uint64 * _SIGNALS)(), look)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_PASSED_ON, signal.SIGCHLD))
     return 128 - status if status < 0 else status
