@@ -12,7 +12,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import board_access, check_speed, conform, engine, guest, profile_writer, programs, startup, vpmu_step
+from bench import (
+    board_access,
+    check_speed,
+    conform,
+    engine,
+    engines,
+    guest,
+    profile_writer,
+    programs,
+    startup,
+    vpmu_step,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +32,7 @@ DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 PARTS: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "engine": ("What recording costs", engine.measure),
+    "engines": ("Engines side by side", engines.measure),
     "programs": ("User programs", programs.measure),
     "startup": ("Start-up", startup.measure),
     "writer": ("Writing profiles", profile_writer.table),

@@ -1,13 +1,15 @@
-"""What recording costs: native, bare QEMU, and `archlbr record` on each engine, whole processes, paired in rounds.
+"""What recording costs on each engine: native, bare QEMU, `archlbr record`, callgrind and lackey, paired in rounds.
 
-    python -m bench.engines [ROUNDS] [SCALE]
+    python -m bench.engines [ROUNDS] [PROGRAM...]
 
-Runs tests/guests/kernel.c with SCALE million branches (500) ROUNDS times (5); in a round each runs once, and ratios are
-medians of the ratios to the native run of the same round.
+Whole processes; in a round each runs once, and ratios are medians of the ratios to the native run of the same round.
+Seconds on the clock say what a user waits, and hold on a machine with a core to spare; processor seconds, of all
+processes together, hold on a busy one. lackey and what computes floating point in software run at a tenth of the size.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import subprocess
@@ -15,63 +17,111 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-KERNEL = ROOT / "tests" / "guests" / "kernel.c"
+GUESTS = ROOT / "tests" / "guests"
+TENTH = 10
 
 
-def seconds(command: list[str], result: bytes = b"") -> float:
-    """Run a command to its end; return how long it took. What it prints must be `result`, when that is given."""
-    start = time.perf_counter()
+class Program(NamedTuple):
+    """A program: its source, the compiler's options, its size, what the processor must have, what it computes in."""
+
+    source: str
+    options: tuple[str, ...]
+    size: int
+    needs: str = ""
+    floating: bool = True
+
+
+PROGRAMS = {
+    "integers": Program("kernel.c", ("-O2",), 500, floating=False),
+    "bodies": Program("bodies.c", ("-O3", "-lm"), 200),
+    "matrices, AVX2": Program("vectors.c", ("-O2", "-mavx2", "-mfma"), 1000, "avx2"),
+    "matrices, AVX-512": Program("vectors.c", ("-O2", "-mavx512f", "-mfma"), 2000, "avx512f"),
+}
+
+
+class Took(NamedTuple):
+    """Seconds on the clock, and of processors, of a command and all that it started."""
+
+    clock: float
+    processor: float
+
+
+def run(command: list[str]) -> Took:
+    """Run a command to its end."""
+    before, start = os.times(), time.perf_counter()
     done = subprocess.run(command, capture_output=True, check=False)
-    took = time.perf_counter() - start
-    assert done.stdout == result or not result, done.stderr
-    return took
+    clock, after = time.perf_counter() - start, os.times()
+    assert done.returncode >= 0, done.stderr
+    assert b"archlbr: " not in done.stderr, done.stderr
+    spent = (after.children_user + after.children_system) - (before.children_user + before.children_system)
+    return Took(clock, spent)
 
 
-def commands(folder: Path, scale: int) -> dict[str, list[str]]:
-    """Return what is compared."""
-    program = folder / "kernel"
-    subprocess.run(["gcc", "-O2", "-o", program, KERNEL], check=True)
-    run = [str(program), str(scale)]
-    found = {"native": run}
-    engines = ["unicorn"]
-    if shutil.which("qemu-x86_64"):
-        found["QEMU, bare"] = ["qemu-x86_64", *run]
-        engines.append("qemu")
-    for engine in engines:
-        out = str(folder / engine)
-        found[f"record, {engine}"] = [
-            sys.executable,
-            "-m",
-            "archlbr",
-            "record",
-            "--engine",
-            engine,
-            "-o",
-            out,
-            "--",
-            *run,
-        ]
+def commands(folder: Path, name: str) -> dict[str, tuple[list[str], int]]:
+    """Return what is compared on a program, and by how much each is made smaller."""
+    program = PROGRAMS[name]
+    path = folder / name.replace(", ", "-")
+    subprocess.run(["gcc", "-o", path, GUESTS / program.source, *program.options], check=True)
+    record = [sys.executable, "-m", "archlbr", "record", "-o", str(folder / "out"), "--engine"]
+    whole, tenth = [str(path), str(program.size)], [str(path), str(program.size // TENTH)]
+    found = {"native": (whole, 1)}
+    wide = "avx" in program.needs
+    if shutil.which("qemu-x86_64") and not wide:
+        run_of, part = (tenth, TENTH) if program.floating else (whole, 1)
+        found["QEMU, bare"] = (["qemu-x86_64", *run_of], part)
+        found["record, qemu"] = ([*record, "qemu", "--", *run_of], part)
+    found["record, stalker"] = ([*record, "stalker", "--", *whole], 1)
+    if not wide:
+        found["record, unicorn"] = ([*record, "unicorn", "--", *tenth], TENTH)
+    if shutil.which("valgrind") and "avx512" not in program.needs:
+        grind = ["valgrind", "--tool=callgrind", "--collect-jumps=yes", f"--callgrind-out-file={folder / 'grind'}"]
+        found["callgrind"] = ([*grind, *tenth], TENTH)
+        found["lackey"] = (["valgrind", "--tool=lackey", *tenth], TENTH)
     return found
 
 
-def main() -> None:
-    """Print a table of medians."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    scale = int(sys.argv[2]) if len(sys.argv) > 2 else 500
-    with tempfile.TemporaryDirectory() as name:
-        compared = commands(Path(name), scale)
-        for command in compared.values():  # compiled code and the plugin are made once
-            seconds([*command[:-1], "1"])
-        result = subprocess.run(compared["native"], capture_output=True, check=False).stdout
-        table = [{what: seconds(command, result) for what, command in compared.items()} for _ in range(rounds)]
-    print(f"| {scale} million branches | seconds | times native |\n|---|---|---|")
-    for what in compared:
-        took = statistics.median(row[what] for row in table)
-        ratio = statistics.median(row[what] / row["native"] for row in table)
-        print(f"| {what} | {took:.2f} | {ratio:.1f} |")
+def table(name: str, rounds: int) -> list[str]:
+    """Return one program's table of medians."""
+    with tempfile.TemporaryDirectory() as folder:
+        compared = commands(Path(folder), name)
+        for command, _ in compared.values():  # compiled code and the plugin are made once
+            run([*command[:-1], "1"])
+        found = [{what: run(command) for what, (command, _) in compared.items()} for _ in range(rounds)]
+        small = [run([*compared["native"][0][:-1], str(PROGRAMS[name].size // TENTH)]) for _ in range(rounds)]
+    lines = [
+        f"### {name}",
+        "",
+        "| | seconds | times native | processor seconds | times native |",
+        "|---|---|---|---|---|",
+    ]
+    for what, (_, part) in compared.items():
+        natives = small if part > 1 else [row["native"] for row in found]
+        took = [row[what] for row in found]
+        cells = []
+        for index in range(2):
+            ratio = statistics.median(mine[index] / native[index] for mine, native in zip(took, natives, strict=True))
+            cells += [f"{statistics.median(one[index] for one in took):.2f}", f"{ratio:.1f}"]
+        lines.append(f"| {what}{', a tenth' if part > 1 else ''} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def measure(rounds: int = 5, names: tuple[str, ...] = ()) -> list[str]:
+    """Return the section's lines."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    lines = [
+        f"`archlbr record` with its defaults on each engine, whole processes, medians of {rounds} rounds. What needs "
+        "long runs at a tenth of the size, beside the native run of that size.",
+        "",
+    ]
+    for name in names or PROGRAMS:
+        if PROGRAMS[name].needs in ("", *flags):
+            lines += table(name, rounds)
+    return lines
 
 
 if __name__ == "__main__":
-    main()
+    print("\n".join(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 5, tuple(sys.argv[2:]))))
+    print(f"Load: {os.getloadavg()[0]:.1f}", file=sys.stderr)
