@@ -191,7 +191,19 @@ def record(words: tuple[str, ...], out: Path, period: int, jitter: int = 0, bran
     """Record a program as a user does, and return the profile."""
     subprocess.run(
         [
-            *(*UNRANDOMISED, sys.executable, "-m", "archlbr", "record", "-j", branches, "-c", str(period)),
+            *(
+                *UNRANDOMISED,
+                sys.executable,
+                "-m",
+                "archlbr",
+                "record",
+                "--engine",
+                "unicorn",
+                "-j",
+                branches,
+                "-c",
+                str(period),
+            ),
             *("--period-jitter", str(jitter), "-o", str(out), "--", *words),
         ],
         check=True,

@@ -68,7 +68,15 @@ def jobs(folder: Path) -> list[Job]:
 
 def tools(folder: Path) -> dict[str, list[str]]:
     """Return what stands before a command line for each tool."""
-    record = [str(Path(sys.executable).parent / "archlbr"), "record", "-o", str(folder / "perf.data"), "--"]
+    record = [
+        str(Path(sys.executable).parent / "archlbr"),
+        "record",
+        "--engine",
+        "unicorn",
+        "-o",
+        str(folder / "perf.data"),
+        "--",
+    ]
     out = f"--callgrind-out-file={folder / 'callgrind'}"
     valgrind = ["valgrind", "-q", f"--log-file={folder / 'log'}"]
     return {

@@ -21,7 +21,7 @@ def measure(rounds: int = 7) -> list[str]:
         out = str(Path(folder) / "perf.data")
         for name, words in (
             ("archlbr --help", ["--help"]),
-            ("archlbr record -- /bin/true", ["record", "-o", out, "--", "/bin/true"]),
+            ("archlbr record -- /bin/true", ["record", "--engine", "unicorn", "-o", out, "--", "/bin/true"]),
         ):
             seconds = []
             for turn in range(rounds + 1):

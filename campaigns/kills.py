@@ -44,7 +44,21 @@ def command(folder: Path) -> list[str]:
     """Return the command line whose output is NAME in a folder."""
     program = shutil.which("sort") or "sort"
     text = folder.parent / "text"
-    return [sys.executable, "-m", "archlbr", "record", "-c", "101", "-o", str(folder / NAME), "--", program, str(text)]
+    return [
+        sys.executable,
+        "-m",
+        "archlbr",
+        "record",
+        "--engine",
+        "unicorn",
+        "-c",
+        "101",
+        "-o",
+        str(folder / NAME),
+        "--",
+        program,
+        str(text),
+    ]
 
 
 def start(folder: Path, scratch: Path) -> subprocess.Popen[bytes]:

@@ -69,7 +69,19 @@ def soak(minutes: float, folder: Path) -> tuple[dict[str, Watched], list[str]]:
     program, profile = folder / "churn", folder / "perf.data"
     subprocess.run(["gcc", "-O1", "-g", "-pthread", "-o", program, SOURCE], check=True)
     archlbr = [sys.executable, "-m", "archlbr"]
-    command = [*archlbr, "record", "-c", str(PERIOD), "--stats", "-o", str(profile), "--", str(program)]
+    command = [
+        *archlbr,
+        "record",
+        "--engine",
+        "unicorn",
+        "-c",
+        str(PERIOD),
+        "--stats",
+        "-o",
+        str(profile),
+        "--",
+        str(program),
+    ]
     begin = time.monotonic()
     rounds = folder / "rounds"
     with rounds.open("wb") as out:
