@@ -41,7 +41,7 @@ class Registers:
 
     def execute(self, rip: int) -> int:
         self.asked.append(("execute", rip))
-        return 4 if rip == CODE else 0
+        return {CODE: 4, CODE + 2: -13}.get(rip, 0)
 
 
 @pytest.fixture
@@ -115,6 +115,12 @@ def test_an_unknown_instruction_is_executed_by_the_handler(engine: SupervisorEng
     after = run(engine, "0fc72f 90")  # XSAVES [rdi], and one byte that the handler's length steps over
     assert after["R15"] == 0
     assert registers.asked == [("execute", CODE)]
+
+
+def test_an_unknown_instruction_may_fault_at_itself(engine: SupervisorEngine, registers: Registers) -> None:
+    after = run(engine, "9090 480fc72f")  # XSAVES64 [rdi], refused with #GP(0)
+    assert (after["R15"], after["R14"], after["R13"]) == (13, 0, CODE + 2)
+    assert registers.asked == [("execute", CODE + 2)]
 
 
 def test_an_undefined_instruction_goes_through_the_idt(engine: SupervisorEngine, registers: Registers) -> None:

@@ -35,6 +35,7 @@ from archlbr.cli import (
 )
 from archlbr.cli import run as machine
 from archlbr.cli.arguments import spell_out_branch_flag
+from archlbr.cli.isolation import ISOLATED, divide
 from archlbr.cli.messages import complain
 from archlbr.errors import InputError
 
@@ -128,6 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A file's name may hold bytes that are no text; a profile shows it all the same.
         sys.stdout.reconfigure(errors="backslashreplace")
     words = spell_out_branch_flag(list(sys.argv[1:] if arguments is None else arguments))
+    if arguments is None and words[:1] and words[0] in ISOLATED:
+        status = divide(words)
+        if status is not None:
+            return status
     try:
         return run(words)
     except InputError as error:

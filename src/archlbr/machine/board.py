@@ -190,6 +190,11 @@ class Board:
         except UcError as error:
             # The bus answers every data access: what is left is code where no memory is.
             self._end(f"{error} at {self.uc.reg_read(x86.UC_X86_REG_RIP):#x}, where no memory is")
+        words = self.words
+        if words[observing.PASSES] >= observing.PATIENT_PASSES:
+            self.idle += int(words[observing.PASSES])
+            words[observing.PASSES] = 0
+            set_idle(self.idle)
 
     def _end(self, cause: str) -> None:
         self.status, self.cause = FAILED, cause
@@ -279,7 +284,7 @@ class Board:
             )
             if status != uc.UC_ERR_OK:
                 raise InternalError(f"hook {kind:#x} refused by the engine with error {status}")
-        self.engine.deliver_with(observing.excepting.address, here)
+        self.engine.deliver_with(observing.excepting.address, observing.undefined.address, here)
 
     def _in(self, _engine: Any, port: int, size: int, _data: object) -> int:
         value = self.ports.read(port, size)

@@ -29,6 +29,7 @@ _BRANCH_STACK: Final = BRANCHES.stop - 0x800
 _ZF: Final = 0x42
 _NOWHERE: Final = 0xFFFF_FFF0
 _XSAVE_LENGTH: Final = 4
+_UNDEFINED_OPCODE: Final = 6
 _OPERATIONS: Final = {0x28: "xsaves", 0x18: "xrstors"}  # ModRM.reg of 0F C7: /5 and /3
 
 
@@ -88,7 +89,7 @@ class MsrGuest:
             self._rings[cpl] = self._uc.context_save()
 
     def execute(self, rip: int) -> int:
-        """Answer the engine's question about an instruction it does not know; return its length, 0 for #UD."""
+        """Answer the engine's question about an instruction it does not know; return its length, or how it faults."""
         code = bytes(self._uc.mem_read(rip, _XSAVE_LENGTH))
         name = _OPERATIONS.get(code[3] & 0x38) if code[:3] == b"\x48\x0f\xc7" else None
         if name is None:
@@ -103,12 +104,11 @@ class MsrGuest:
             vector = self._hypervisor.xrstors(area)
         if vector == 0:
             return _XSAVE_LENGTH
-        # The engine raises #UD here by itself; #GP by an access that faults, at the stub made for it.
-        return (stubs.STUBS["fault"].start - rip) & (1 << 64) - 1 if vector == stubs.GENERAL_PROTECTION else 0
+        return 0 if vector == _UNDEFINED_OPCODE else -vector
 
     def rdmsr(self, msr: int) -> int | None:
         """Pass the engine's question on."""
-        return None if msr == stubs.NO_FAULT else self._hypervisor.rdmsr(msr)
+        return self._hypervisor.rdmsr(msr)
 
     def wrmsr(self, msr: int, value: int) -> bool:
         """Pass the engine's question on."""

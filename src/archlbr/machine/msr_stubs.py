@@ -74,8 +74,6 @@ _CODE: Final = {
     "xrstors": (_component_15(), _XRSTORS, b""),
     # once more, as often as SUBINDEX says: rdmsr; dec edi; jnz the rdmsr
     "rdmsrs": (_load("ecx", INDEX) + _load("edi", SUBINDEX), b"\x0f\x32", b"\xff\xcf\x75\xfa"),
-    # mov ecx, 0ffffffffh; rdmsr: no such register, so #GP(0)
-    "fault": (b"\xb9\xff\xff\xff\xff", b"\x0f\x32", b""),
 }
 STUB_SIZE: Final = 0x80
 STUBS: Final = {

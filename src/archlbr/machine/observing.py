@@ -18,6 +18,7 @@ from archlbr.cpu.address import Word, call1, call5, load64, store64
 from archlbr.cpu.decode import count_to, decode_bytes
 from archlbr.cpu.unicorn import longmode
 from archlbr.cpu.unicorn.blocks import forget_blocks, leave
+from archlbr.cpu.unicorn.supervisor import ask_undefined
 from archlbr.lbr import compiled as lbr
 from archlbr.native import callback, native, native_inline
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 BLOCK_HOOK = types.void(types.uint64, types.uint64, types.uint32, types.CPointer(types.uint64))
 EDGE_HOOK = types.void(types.uint64, types.uint64, types.uint64, types.CPointer(types.uint64))
+UNDEFINED_HOOK = types.uint8(types.uint64, types.CPointer(types.uint64))
 INTERRUPT_HOOK = types.void(types.uint64, types.uint32, types.CPointer(types.uint64))
 
 ENV = at.WORDS  # address of the engine's CPUX86State
@@ -60,7 +62,8 @@ LBR_END = LBR_AT + lbr.COUNT
 DELIVERING = LBR_END  # while an event is being delivered, and after a fault on the way: 1 for INT n, 2 for all others
 MODE = LBR_END + 1  # 0: 64-bit code runs; 1: 32-bit code; 2: 16-bit code
 DECODERS = LBR_END + 2  # the decoder's handles by mode
-OBSERVING_WORDS = LBR_END + 5
+PASSES = LBR_END + 5  # of REP instructions, and events, in which nothing retired: the board counts them as time
+OBSERVING_WORDS = LBR_END + 6
 
 TRACE_ROW: Final = 24  # bytes: FROM, TO, kind
 TRACE_ROWS: Final = 1 << 16
@@ -68,10 +71,12 @@ TRACE_ROWS: Final = 1 << 16
 TRACE_SPARE: Final = 1 << 14
 
 NEVER: Final = 1 << 62
+PATIENT_PASSES: Final = 1 << 16  # so many, and the hook stops: a guest in which nothing retires does not stop the clock
 
 REASON_READY: Final = 16  # an interrupt that was wanted can be taken now
 REASON_TAKEN: Final = 17  # it was delivered; RIP is the handler
 
+_INVALID_OPCODE: Final = 6
 _NONE, _OTHER = int(BranchKind.NONE), int(BranchKind.OTHER)
 _KERNEL: Final = 1 << 63
 _KEYS: Final = 1 << 16
@@ -214,6 +219,7 @@ def _deliver_wanted(words: Words, engine: Word, address: Word) -> None:
     env = words[ENV]
     before = _ring(env)
     words[DELIVERING] = uint64(2)
+    longmode.mend_task(env)
     longmode.interrupt(env, vector)
     _event(words, address, before)
     words[HANDLER] = load64(env + uint64(longmode.RIP))
@@ -235,8 +241,15 @@ def _look_around(words: Words, engine: Word) -> None:
         elif longmode.interruptible(env):
             _stop(words, engine, uint64(REASON_READY))
             return
-    if words[at.RETIRED] >= words[at.DEADLINE]:
+    if words[at.RETIRED] >= words[at.DEADLINE] or words[PASSES] >= PATIENT_PASSES:
         _stop(words, engine, uint64(at.REASON_SLICE))
+
+
+@native
+def _pass(words: Words) -> None:
+    words[PASSES] += uint64(1)
+    if words[PASSES] >= PATIENT_PASSES:
+        words[at.LIMIT] = uint64(0)
 
 
 @native_inline
@@ -246,6 +259,8 @@ def _follow(words: Words, address: Word, ring: Word) -> None:
     retired, taken = words[at.RETIRED], words[at.TAKEN]
     ends = words[words[at.CURRENT] + at.META] & uint64(0xFF)
     kind = leave(words, address)
+    if words[at.RETIRED] == retired:
+        _pass(words)
     words[RETIRED_BY_RING + before] += words[at.RETIRED] - retired
     words[TAKEN_BY_RING + before] += words[at.TAKEN] - taken
     words[BRANCHES_BY_RING + before] += uint64(ends != _NONE)
@@ -297,10 +312,8 @@ def observing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
         _look_around(words, engine)
 
 
-@callback(INTERRUPT_HOOK)
-def excepting(_engine: Word, vector: Word, pointer: Any) -> None:
-    """Deliver an exception or a software interrupt through the guest's IDT and record it."""
-    words = carray(pointer, (OBSERVING_WORDS,))
+@native
+def _except(words: Words, engine: Word, vector: Word) -> None:
     env = words[ENV]
     source = load64(env + uint64(longmode.RIP))
     before = _ring(env)
@@ -332,8 +345,28 @@ def excepting(_engine: Word, vector: Word, pointer: Any) -> None:
     words[DELIVERING] = uint64(2) - longmode.is_software(env)
     if vector == 1 and longmode.is_software(env) == 0:  # #DB: the processor clears the enable bit (lbr.freeze)
         lbr.debug_exception(words[LBR_AT:LBR_END])
+    longmode.mend_task(env)
     call1(words[DELIVER], words[CPU])
     _event(words, source, before)
+    _pass(words)
+    if words[PASSES] >= PATIENT_PASSES:  # no block may start for a long time: where every handler faults at once
+        words[at.REASON] = uint64(at.REASON_SLICE)
+        call1(words[at.EMU_STOP], engine)
+
+
+@callback(INTERRUPT_HOOK)
+def excepting(engine: Word, vector: Word, pointer: Any) -> None:
+    """Deliver an exception or a software interrupt through the guest's IDT and record it."""
+    _except(carray(pointer, (OBSERVING_WORDS,)), engine, uint64(vector))
+
+
+@callback(UNDEFINED_HOOK)
+def undefined(engine: Word, pointer: Any) -> int:
+    """Have an instruction that the engine does not know executed, or deliver #UD."""
+    words = carray(pointer, (OBSERVING_WORDS,))
+    if ask_undefined(words[ENV]) == 0:
+        _except(words, engine, uint64(_INVALID_OPCODE))
+    return 1
 
 
 @callback(EDGE_HOOK)

@@ -35,6 +35,7 @@ RIP, RFLAGS, CC_DST, CC_SRC, CC_SRC2, CC_OP, HFLAGS = 128, 136, 144, 152, 160, 1
 SEGMENTS, SEGMENT = 184, 24
 CS, SS, FS_BASE = SEGMENTS + SEGMENT, SEGMENTS + 2 * SEGMENT, SEGMENTS + 4 * SEGMENT + 8
 CR0, CR3, CR4 = 424, 448, 456
+_TASK_RIGHTS: Final = 352 + 16  # TR: its limit, and its flags in the upper half
 
 _LOW: Final = 0xFFFFFFFF
 _IF, _DF, _RF = 1 << 9, 1 << 10, 1 << 16
@@ -45,6 +46,8 @@ _CC_BITS: Final = 0x8D5
 _CODE_FLAGS: Final = 0x00A09B00
 _DATA_FLAGS: Final = 0x00C09300
 _HF_CS64, _HF_CS32, _HF_SS32, _HF_ADDSEG, _HF_INHIBIT = 1 << 15, 1 << 4, 1 << 5, 1 << 6, 1 << 3
+_PRESENT: Final = 1 << 47
+_BUSY_TASK: Final = 0x8B00 << 32  # present, a busy task, limit 0
 _HF_LMA: Final = 1 << 14
 _HF2_NMI: Final = 1 << 34  # bit 2 of hflags2, the upper half of the word
 
@@ -143,6 +146,16 @@ def interruptible(env: Word) -> Word:
 def nmi_blocked(env: Word) -> Word:
     """Say whether an NMI waits for IRET."""
     return load64(env + uint64(HFLAGS)) & uint64(_HF2_NMI) != 0
+
+
+@native
+def mend_task(env: Word) -> None:
+    """Give a processor without a task one of limit 0: the engine aborts where the manual has #TS.
+
+    Called before each delivery, which may need a stack of the task's (SDM vol. 3A, 6.14.5).
+    """
+    if load64(env + uint64(_TASK_RIGHTS)) & uint64(_PRESENT) == 0:
+        store64(env + uint64(_TASK_RIGHTS), uint64(_BUSY_TASK))
 
 
 @native

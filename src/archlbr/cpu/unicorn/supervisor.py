@@ -22,10 +22,11 @@ from unicorn import unicorn_const as uc
 from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
-from archlbr.cpu.address import call1, call5, load64, store64
+from archlbr.cpu.address import Word, call1, call5, load64, store64
 from archlbr.cpu.unicorn import longmode, shortcuts
+from archlbr.cpu.unicorn.location import STATE_BYTES, locate
 from archlbr.errors import InternalError
-from archlbr.native import callback
+from archlbr.native import callback, native
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ _GENERAL_PROTECTION: Final = 13
 _RDMSR, _WRMSR, _RDPMC, _INVALID = range(4)
 _OWN: Final = 2  # the callback's answer for ENGINES_OWN
 _LOW: Final = 0xFFFFFFFF
+_ALL: Final = (1 << 64) - 1
 # CPUX86State begins with regs[16] in instruction order: RAX RCX RDX RBX (target/i386/cpu.h of the engine's QEMU).
 _RCX_AT, _RDX_AT, _RIP_AT = 8, 16, 128
 
@@ -70,7 +72,7 @@ class Accesses(Protocol):
         """Return a performance counter."""
 
     def execute(self, rip: int) -> int:
-        """Do the work of an instruction that the engine does not know; return its length, 0 for #UD."""
+        """Do the work of an instruction that the engine does not know; return its length, 0 for #UD, -13 for #GP(0)."""
 
 
 @callback(_HELPER)
@@ -114,15 +116,24 @@ def _deliver(_engine: int, _vector: int, cpu: int) -> None:
     call1(load64(uint64(_DELIVER)), cpu)
 
 
+@native
+def ask_undefined(env: Word) -> Word:
+    """Ask for the work of the instruction at RIP, which the engine does not know; return its length, or 0 for #UD.
+
+    Another fault is raised at the instruction, and this does not return.
+    """
+    answer = call5(load64(uint64(_ASK)), env, uint64(_INVALID), load64(env + uint64(_RIP_AT)), uint64(0), uint64(0))
+    if answer >> uint64(63) != 0:
+        call5(load64(uint64(_RAISE)), env, ~answer + uint64(1), uint64(0), uint64(0), uint64(0))
+    store64(env + uint64(_RIP_AT), load64(env + uint64(_RIP_AT)) + answer)
+    return answer
+
+
 # The engine takes an undefined instruction out of the exceptions' way: #UD is delivered from here.
 @callback(_UNDEFINED)
 def _undefined(_engine: int, cpu: int) -> int:
-    env = cpu + load64(uint64(_CPU_BEFORE_ENV))
-    length = call5(load64(uint64(_ASK)), env, uint64(_INVALID), load64(env + uint64(_RIP_AT)), uint64(0), uint64(0))
-    if length == 0:
+    if ask_undefined(cpu + load64(uint64(_CPU_BEFORE_ENV))) == 0:
         call1(load64(uint64(_DELIVER)), cpu)
-    else:
-        store64(env + uint64(_RIP_AT), load64(env + uint64(_RIP_AT)) + length)
     return 1
 
 
@@ -192,7 +203,7 @@ class _Replacements:
         fs, cr3 = 0x5AB1_0000_1000, 0x5AB1_2000
         scratch.reg_write(x86.UC_X86_REG_FS_BASE, fs)
         scratch.reg_write(x86.UC_X86_REG_CR3, cr3)
-        image = ctypes.string_at(env, _STATE_BYTES // 4)
+        image = ctypes.string_at(env, STATE_BYTES // 4)
         for place, value in values.items():
             offset = image.find(struct.pack("<Q", value))
             if offset < 0 or offset % 8:
@@ -203,7 +214,7 @@ class _Replacements:
                 raise InternalError(f"the engine's state differs at byte {place}; install the pinned Unicorn")
         # int error_code, int exception_is_int, uint64 exception_next_eip, then DR0 (target/i386/cpu.h).
         scratch.reg_write(x86.UC_X86_REG_DR0, 0x5AB1_0000_3000)
-        place = ctypes.string_at(env, _STATE_BYTES // 4).find(struct.pack("<Q", 0x5AB1_0000_3000))
+        place = ctypes.string_at(env, STATE_BYTES // 4).find(struct.pack("<Q", 0x5AB1_0000_3000))
         if place < 0 or place % 8:
             raise InternalError("the engine keeps no DR0 that it was given; install the pinned Unicorn")
         ctypes.c_uint64.from_address(longmode.ERROR_CODE).value = place - 16
@@ -230,7 +241,7 @@ class _Replacements:
         try:
             accesses = self.accesses[env]
             if what == _INVALID:
-                return accesses.execute(index)
+                return accesses.execute(index) & _ALL
             if what == _WRMSR:
                 took = accesses.wrmsr(index, value)
                 return _OWN if took is ENGINES_OWN else int(took)
@@ -282,7 +293,7 @@ class SupervisorEngine:
         self._shared.accesses[self.env] = accesses
         ctypes.c_uint64.from_address(_CPU_BEFORE_ENV).value = self.env - self.cpu
         self._delivery = self._plant(uc.UC_HOOK_INTR, _deliver.address, self.cpu)
-        self._plant(uc.UC_HOOK_INSN_INVALID, _undefined.address, self.cpu)
+        self._unknown = self._plant(uc.UC_HOOK_INSN_INVALID, _undefined.address, self.cpu)
         self.uc.hook_add(uc.UC_HOOK_INSN, self._answer_cpuid, None, 1, 0, x86.UC_X86_INS_CPUID)
 
     def run(self, rip: int, until: int, instructions: int = 0) -> None:
@@ -298,10 +309,12 @@ class SupervisorEngine:
             if failure is not None:
                 raise failure
 
-    def deliver_with(self, function: int, pointer: int) -> None:
-        """Let a compiled callback of ours deliver exceptions, in place of the plain one."""
-        uclib.uc_hook_del(self.uc._uch, ctypes.c_size_t(self._delivery))
+    def deliver_with(self, function: int, undefined: int, pointer: int) -> None:
+        """Let compiled callbacks of ours deliver exceptions and #UD, in place of the plain ones."""
+        for hook in (self._delivery, self._unknown):
+            uclib.uc_hook_del(self.uc._uch, ctypes.c_size_t(hook))
         self._delivery = self._plant(uc.UC_HOOK_INTR, function, pointer)
+        self._unknown = self._plant(uc.UC_HOOK_INSN_INVALID, undefined, pointer)
 
     def close(self) -> None:
         """Give the engine back; nothing may use it afterwards."""
@@ -339,52 +352,3 @@ def set_clock(address: int) -> None:
 def set_idle(ticks: int) -> None:
     """Add time to RDTSC that passed without instructions."""
     ctypes.c_uint64.from_address(longmode.CLOCK_IDLE).value = ticks
-
-
-# The engine's CPUX86State begins with the general registers: write values that occur nowhere else, and look for them
-# behind what the engine's handle points at (reference engine.md 3).
-def locate(engine: Any) -> tuple[int, int]:
-    """Return where an engine's CPUState and CPUX86State lie; InternalError when they are not found."""
-    sentinels = [0x51AB_7E00_0000_0001 + 0x0101_0101_0101 * index for index in range(8)]
-    order = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI")
-    identities = [getattr(x86, f"UC_X86_REG_{name}") for name in order]
-
-    def fill(values: list[int]) -> None:
-        for identity, value in zip(identities, values, strict=True):
-            engine.reg_write(identity, value)
-
-    fill([0] * 8)  # the engine comes to life with the first access
-    pattern = struct.pack("<8Q", *sentinels)
-    writable = _writable_ranges()
-    handle = ctypes.string_at(engine._uch.value, _HANDLE_BYTES)
-    for (pointer,) in struct.iter_unpack("<Q", handle):
-        room = next((end - pointer for start, end in writable if start <= pointer < end), 0)
-        if not room:
-            continue
-        fill(sentinels)
-        # Other structures that the handle points to may lie before the CPUState in the same window: the place decides.
-        found = room >= _STATE_BYTES and ctypes.string_at(pointer + _STATE_AT, len(pattern)) == pattern
-        fill([0] * 8)
-        # Memory that was given back may hold the same values; only the state itself follows the registers.
-        if found and not any(ctypes.string_at(pointer + _STATE_AT, len(pattern))):
-            return pointer, pointer + _STATE_AT
-    raise InternalError("the engine's registers were not found in its memory; install the pinned Unicorn")
-
-
-_HANDLE_BYTES: Final = 0x400
-_STATE_BYTES: Final = 0x10000
-_STATE_AT: Final = 0x8A50  # from the CPUState to the CPUX86State, in the pinned wheel
-
-
-def _writable_ranges() -> list[tuple[int, int]]:
-    # Neighbours are one range: what was allocated in one piece may lie in mappings that the kernel lists apart.
-    ranges: list[tuple[int, int]] = []
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            span, rights = line.split()[:2]
-            if rights.startswith("rw"):
-                start, end = (int(word, 16) for word in span.split("-"))
-                if ranges and ranges[-1][1] == start:
-                    start = ranges.pop()[0]
-                ranges.append((start, end))
-    return ranges
