@@ -98,6 +98,31 @@ def test_a_cluster_without_workers_is_one_line(tmp_path, monkeypatch) -> None:
         head.wait()
 
 
+@pytest.mark.parametrize(
+    ("victim", "message"), [("scheduler", "the cluster went away"), ("worker", "no worker is left, ")]
+)
+def test_what_was_done_before_the_cluster_was_lost_is_kept(victim: str, message: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("archlbr.check.cluster.PATIENCE", 1.0)
+    head, address = scheduler(tmp_path)
+    hand = worker(tmp_path, "hand", address)
+    said: list[str] = []
+
+    def cut(_name: str, done: int, _of: int) -> None:
+        if done == 3:
+            (head if victim == "scheduler" else hand).send_signal(signal.SIGKILL)
+
+    try:
+        arrived(address, 1)
+        results = on_cluster(address)(work.race, SHARDS, Watch(ended=cut, says=said.append))
+    finally:
+        for process in (head, hand):
+            process.kill()
+            process.wait()
+    assert 3 <= len([result for result in results if result is not None]) < len(SHARDS)
+    assert len(said) == 1
+    assert said[0].startswith(message)
+
+
 def test_without_the_extra_the_way_out_is_named(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with pytest.raises(InputError, match=r"pip install 'archlbr\[cluster\]'"):

@@ -102,6 +102,15 @@ def test_ctrl_c_says_incomplete_and_exits_with_1(jobs: str) -> None:
     assert len(err.splitlines()) == 1
 
 
+def test_ctrl_c_ends_walks_and_says_how_many_there_were() -> None:
+    going = start([*ARCHLBR, "check", "archlbr", "--walks", "100000"])
+    time.sleep(3)
+    going.send_signal(signal.SIGINT)
+    out, err = going.communicate(timeout=60)
+    assert (going.returncode, err) == (1, b"")
+    assert re.search(rb"from 100000 seeds .*; no proof; INCOMPLETE, cut short: \d+ seeds were walked\n", out)
+
+
 def test_a_verdict_says_over_which_scenarios_it_holds() -> None:
     words = [*ARCHLBR, "check", "archlbr", "--scenario", "lend", "--scenario", "hole"]
     told = run(words)

@@ -13,6 +13,7 @@ import logging
 import re
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +28,7 @@ _ADDRESS = re.compile(r"((tcp|tls|ws|wss)://)?([^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):
 REACH = 10.0  # seconds to reach the scheduler, and for a first worker to be there
 PATIENCE = 30.0  # seconds without any worker before giving up
 LEAVE = 30.0  # seconds for the workers to hand in what they have after Ctrl-C
+_TALKATIVE = ("distributed", "distributed.client", "distributed.core", "distributed.comm", "tornado", "asyncio")
 _LOOK = 16  # a worker asks whether to stop at each of so many ticks
 
 
@@ -70,7 +72,8 @@ def on_cluster(address: str) -> Runner:
             raise InputError(
                 f"{address!r} is no scheduler's address: give it as `dask scheduler` prints it, tcp://HOST:PORT"
             )
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said in one line, by us
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what matters is said in one line, by us
         try:
             client = distributed.Client(address, timeout=REACH, set_as_default=False)
         except (OSError, ValueError, RuntimeError) as refusal:
@@ -78,9 +81,12 @@ def on_cluster(address: str) -> Runner:
                 f"cannot reach a dask scheduler at {address} ({type(refusal).__name__}): start `dask scheduler`, and "
                 "give the address that it prints"
             ) from None
-        with client:
+        try:
             _same_archlbr(client, address)
             return _gathered(client, work, shards, watch)
+        finally:
+            with suppress(OSError, TimeoutError):
+                client.close(timeout=REACH)
 
     return run
 
@@ -105,52 +111,75 @@ def _compare(mine: Identity, worker: str, theirs: object) -> None:
 
 
 def _gathered(client: Any, work: Callable[..., R], shards: Sequence[Shard], watch: Watch) -> list[R | None]:
-    from distributed import Event
+    from distributed import CancelledError
+
+    results: list[R | None] = [None] * len(shards)
+    errors: list[BaseException] = []
+    try:
+        _gather(client, work, shards, watch, results, errors)
+    except (OSError, TimeoutError, CancelledError) as loss:  # a closed connection is an OSError here
+        done = sum(result is not None for result in results)
+        watch.says(
+            f"the cluster went away ({type(loss).__name__}), {done} of {len(shards)} explorations done; run again"
+        )
+    if errors:
+        raise errors[0]
+    return results
+
+
+def _gather(
+    client: Any,
+    work: Callable[..., R],
+    shards: Sequence[Shard],
+    watch: Watch,
+    results: list[R | None],
+    errors: list[BaseException],
+) -> None:
+    from distributed import CancelledError, Event
 
     mine = identity()
-    results: list[R | None] = [None] * len(shards)
     stop = Event(f"archlbr-stop-{uuid.uuid4().hex}", client=client)
-    running = {
-        client.submit(
-            _worked, work, shards[place].arguments, stop.name, pure=False, priority=shards[place].weight
-        ): place
-        for place in by_weight(shards)
-    }
+    running: dict[Any, int] = {}
+    for place in by_weight(shards):
+        shard = shards[place]
+        running[client.submit(_worked, work, shard.arguments, stop.name, pure=False, priority=shard.weight)] = place
     asked_to_stop, alone_since, done = 0.0, 0.0, 0
-    while running:
+    while running and not errors:
         now = time.monotonic()
         if watch.stopped() and not asked_to_stop:
             asked_to_stop = now
             stop.set()
-        for future in [future for future in running if future.done()]:
+        for future, status in [(future, future.status) for future in running]:
+            if status == "cancelled":
+                raise CancelledError
+            if status not in ("finished", "error"):
+                continue  # waits, works, or was lost with its worker and is made again
             place = running.pop(future)
-            if future.status != "finished":
-                _lost(future, shards[place], watch)
+            if status == "error":
+                errors += _lost(future, shards[place], watch)
                 continue
-            told: Told = future.result()
+            told: Told = future.result(timeout=LEAVE)
             _compare(mine, told.worker, told.identity)
             results[place] = told.result
             done += 1
             watch.ended(shards[place].name, done, len(shards))
         if client.status != "running" or (asked_to_stop and now - asked_to_stop > LEAVE):
-            watch.says(f"the cluster went away with {done} of {len(shards)} explorations done; run again")
-            break
+            raise CancelledError
         alone_since = 0.0 if client.nthreads() else alone_since or now
         if alone_since and now - alone_since > PATIENCE:
-            watch.says(f"no worker is left, with {done} of {len(shards)} explorations done; start workers, run again")
+            watch.says(f"no worker is left, {done} of {len(shards)} explorations done; start workers, run again")
             break
         time.sleep(POLL / 4)
     client.cancel(list(running))
-    return results
 
 
-def _lost(future: Any, shard: Shard, watch: Watch) -> None:
+def _lost(future: Any, shard: Shard, watch: Watch) -> list[BaseException]:
     # The work's own error is ours, and a traceback; a shard whose workers died again and again is the machines'.
-    if future.status == "error":
-        error = future.exception()
-        if type(error).__name__ != "KilledWorker":
-            raise error
-        watch.says(f"each worker that was given {shard.name} died (out of memory?); give the workers more of it")
+    error: BaseException = future.exception(timeout=LEAVE)
+    if type(error).__name__ != "KilledWorker":
+        return [error]
+    watch.says(f"each worker that was given {shard.name} died (out of memory?); give the workers more of it")
+    return []
 
 
 def _worked(work: Callable[..., R], arguments: tuple[Any, ...], stop: str) -> Told:
