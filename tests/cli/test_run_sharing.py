@@ -11,7 +11,7 @@ import pytest
 
 from archlbr.cli.app import main
 from archlbr.machine.models import SAPPHIRE_RAPIDS, SKYLAKE_SERVER
-from tests.machine.sharing_guests import bzimage, quiet, reading, saying, steady
+from tests.machine.sharing_guests import bzimage, echoing, quiet, reading, saying, steady
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,9 +25,9 @@ def image(folder: Path, name: str, code: bytes, number: int) -> str:
     return str(path)
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
+def run(*words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "archlbr", "run", "--memory", "64M", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, input=typed)
 
 
 def test_two_guests_with_archlbr_hold_nothing_foreign(tmp_path: Path) -> None:
@@ -75,6 +75,18 @@ def test_lines_of_two_consoles_begin_with_their_guest(tmp_path: Path) -> None:
     kernels = [image(tmp_path, "a", saying(b"one\ntwo\n"), 0), image(tmp_path, "b", saying(b"three"), 1)]
     ended = run("--kernel", kernels[0], "--kernel", kernels[1])
     assert sorted(ended.stdout.splitlines()) == ["A: one", "A: two", "B: three"]
+
+
+def test_what_is_typed_goes_to_both_guests(tmp_path: Path) -> None:
+    kernels = [image(tmp_path, "a", echoing(), 0), image(tmp_path, "b", echoing(), 1)]
+    ended = run("--kernel", kernels[0], "--kernel", kernels[1], typed="hi.")
+    assert sorted(ended.stdout.splitlines()) == ["A: hi.", "B: hi."]
+
+
+def test_a_single_guest_under_such_a_design_is_told_of_too(tmp_path: Path) -> None:
+    ended = run("--kernel", image(tmp_path, "a", saying(b"x"), 0), "--design", "mediated")
+    assert ended.stdout == "x"
+    assert ended.stderr.startswith("archlbr: the guest has no LBRs: ")
 
 
 def test_a_design_without_lbrs_for_the_processor_says_why(tmp_path: Path) -> None:

@@ -136,6 +136,15 @@ def saying(text: bytes) -> bytes:
     return _program(b"\x66\xba\xf8\x03" + sent)  # mov dx, 3f8h
 
 
+def echoing() -> bytes:
+    """Return a guest that sends back what it receives, up to a full stop."""
+    # mov dx, 3f9h; mov al, 1; out dx, al: wants input. wait: mov dx, 3fdh; in al, dx; test al, 1; jz wait
+    wait = "66baf903 b001 ee 66bafd03 ec a801 74f7"
+    # mov dx, 3f8h; in al, dx; out dx, al; cmp al, '.'; jne wait
+    echo = "66baf803 ec ee 3c2e 75ed"
+    return _program(bytes.fromhex(wait + echo))
+
+
 def bzimage(code: bytes, number: int) -> bytes:
     """Return a file that the 64-bit boot protocol takes for a kernel: `code` at a guest's own addresses."""
     image = bytearray(1024 + 0x200)

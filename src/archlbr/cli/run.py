@@ -128,6 +128,8 @@ def run(
         branches = open_files.enter_context(Output(trace)) if trace is not None else None
         board = Board(model, size, session.console.append, session.sent.append, hypervisor)
         boots[0](board)
+        if board.vcpu.state.rules.why and not model.hidden:
+            print(f"archlbr: the guest has no LBRs: {board.vcpu.state.rules.why}", file=sys.stderr)
         if branches is not None:
             folder = open_files.enter_context(tempfile.TemporaryDirectory(prefix="archlbr-"))
             status = _traced(board, Path(folder), span, branches, lambda: session.drive(board))

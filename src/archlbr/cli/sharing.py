@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import sys
 from typing import TYPE_CHECKING, Any
 
+from archlbr.cli.drive import open_keyboard
 from archlbr.cli.formats import Format
 from archlbr.errors import InputError
 
@@ -52,10 +55,31 @@ def parse_host_event(text: str, share: int) -> tuple[Opened, Timing]:
 
 
 class Consoles:
-    """The guests' serial ports on stdout; a line of one of several begins with its letter."""
+    """The guests' serial ports on stdin and stdout.
+
+    A line of one of several begins with its letter; what is typed goes to each, once it listens and has read all that
+    came before.
+    """
 
     def __init__(self, guests: int) -> None:
         self.received = [bytearray() for _ in range(guests)]
+        self._typed = [bytearray() for _ in range(guests)]
+        self._keyboard = open_keyboard()
+
+    def type(self, guests: Sequence[Board]) -> None:
+        """Pass on what has been typed."""
+        if not any(self._typed) and self._keyboard >= 0 and select.select([self._keyboard], [], [], 0)[0]:
+            typed = os.read(self._keyboard, 64)
+            if not typed:
+                self._keyboard = -1
+            for waiting in self._typed:
+                waiting += typed
+        for board, waiting in zip(guests, self._typed, strict=True):
+            if board.status is not None:
+                waiting.clear()
+            elif waiting and board.serial.wanted:
+                board.serial.receive(bytes(waiting))
+                waiting.clear()
 
     def flush(self, *, last: bool = False) -> None:
         """Print what has come: of several guests whole lines only, unless it is the last time."""
@@ -64,7 +88,7 @@ class Consoles:
         for number, console in enumerate(self.received):
             end = len(console) if alone or last else console.rfind(b"\n") + 1
             for line in bytes(console[:end]).splitlines(keepends=True):
-                out.write(line if alone else f"{_letter(number)}: ".encode() + line)
+                out.write(line if alone else f"{_letter(number)}: ".encode() + line.rstrip(b"\n") + b"\n")
             del console[:end]
         out.flush()
 
@@ -99,6 +123,7 @@ def run_together(
     while not pcpu.done and going_on():
         pcpu.turn()
         consoles.flush()
+        consoles.type(guests)
     consoles.flush(last=True)
     return pcpu, pcpu.done
 
