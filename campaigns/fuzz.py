@@ -33,7 +33,7 @@ SHARES = {
     "recording": 150,
     "cpuid-text": 150,
     "xsave-image": 50,
-    "bzimage": 100,
+    "boot-image": 100,
     "words": 150,
 }
 _STAT = re.compile(r"^stat::(\w+): +(\d+)$", re.MULTILINE)

@@ -34,9 +34,10 @@ from archlbr.decode.dump import read_dump
 from archlbr.decode.names import parse_bits, parse_msr, parse_value
 from archlbr.errors import InputError
 from archlbr.guest import elf
-from archlbr.machine.boot import load_linux
+from archlbr.machine import images
 from archlbr.perf.filters import parse_filter
-from archlbr.profile import build_id, images
+from archlbr.profile import build_id
+from archlbr.profile import images as files
 from archlbr.profile.perfdata.reader import Reader
 from archlbr.profile.perfdata.writer import Writer
 from archlbr.profile.text import preaggregated, script
@@ -164,7 +165,7 @@ def _run_program(content: bytes) -> None:
 
 def _name_places(content: bytes) -> None:
     name = _file(content)
-    for cached in (images.segments, images.functions, build_id.build_id):
+    for cached in (files.segments, files.functions, build_id.build_id):
         cached.cache_clear()
     build_id.build_id(name)
     symbols, source_lines = SymbolFile(name), SourceLines(name)
@@ -175,8 +176,8 @@ def _name_places(content: bytes) -> None:
             source_lines.line(symbols.address(offset) + 0x400000)
     finally:
         source_lines.close()
-    images.functions(name)
-    images.segments(name)
+    files.functions(name)
+    files.segments(name)
 
 
 @cache
@@ -266,12 +267,28 @@ def _kernels() -> list[bytes]:
     struct.pack_into("<H", image, 0x206, 0x20F)
     struct.pack_into("<H", image, 0x236, 1)
     struct.pack_into("<QI", image, 0x258, 0x100000, 0x8000)
-    return [bytes(image)]
+    return [bytes(image), _elf_image(1, 3, b""), _elf_image(2, 62, b""), _elf_image(2, 62, _MULTIBOOT)]
 
 
-def _load_kernel(content: bytes) -> None:
+_MULTIBOOT = struct.pack("<III", images.HEADER_MAGIC, 3, -(images.HEADER_MAGIC + 3) & 0xFFFFFFFF)
+
+
+def _elf_image(kind: int, machine: int, text: bytes) -> bytes:
+    """Return an ELF file of 32 (kind 1) or 64 bits (2) with one segment at 1 MiB (System V ABI, chapter 4)."""
+    text = text.ljust(64, b"\x90")
+    identity = b"\x7fELF" + bytes([kind, 1, 1]) + bytes(9)
+    place = 0x100000
+    if kind == 1:
+        head = struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, place, 52, 0, 0, 52, 32, 1, 40, 0, 0)
+        return identity + head + struct.pack("<8I", 1, 84, place, place, len(text), 4096, 5, 4096) + _MULTIBOOT + text
+    head = struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, place, 64, 0, 0, 64, 56, 1, 64, 0, 0)
+    return identity + head + struct.pack("<II6Q", 1, 5, 120, place, place, len(text), 4096, 4096) + text
+
+
+def _load_image(content: bytes) -> None:
     memory = bytearray(2 << 20)
-    load_linux(memoryview(memory), content, content[:100], "console=ttyS0")
+    initrd, append = (content[:100], "console=ttyS0") if content[:1] != b"\x7f" or _MULTIBOOT in content else (b"", "")
+    images.load(memoryview(memory), content, "input", initrd, append)
     assert len(memory) == 2 << 20
 
 
@@ -303,6 +320,6 @@ PARSERS: dict[str, Parser] = {
     "recording": Parser(lambda: [_RECORDING], _read_recording),
     "cpuid-text": Parser(lambda: [_DUMP], _read_dump),
     "xsave-image": Parser(_areas, _read_area),
-    "bzimage": Parser(_kernels, _load_kernel),
+    "boot-image": Parser(_kernels, _load_image),
     "words": Parser(_spoken, _hear),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +68,30 @@ def test_kernel_addresses_are_the_kernel_s_whoever_ran() -> None:
     text = 0xFFFFFFFF81000000
     events: list[Event] = [Mmap(-1, 0, 0, mapping(text, text + 0x1000, "[kernel.kallsyms]_text"))]
     assert paths(events, (7, 1, text + 5), (8, 1, text + 0x1000)) == ["[kernel.kallsyms]_text", None]
+
+
+def test_earlier_times_may_be_asked_after_later_ones() -> None:
+    events: list[Event] = [Mmap(1, 1, time, mapping(0x1000, 0x2000, str(time))) for time in (5, 6, 7)]
+    spaces = AddressSpaces(events)
+    for time in (7, 5, 6, 4, 7):
+        found = spaces.lookup(np.array([1], np.int32), np.array([time], np.uint64), np.array([0x1800], np.uint64))
+        assert spaces.mappings[int(found[0])].path == str(max(time, 5))
+
+
+def test_a_program_that_maps_code_ten_thousand_times_takes_no_more_memory_than_its_mappings() -> None:
+    events: list[Event] = [Mmap(1, 1, 10 * number, mapping(1 << 40 | number << 13, (1 << 40 | number << 13) + 4096, ""))
+                           for number in range(1, 10_001)]  # fmt: skip
+    tracemalloc.start()
+    try:
+        spaces = AddressSpaces(events)
+        for number in range(100, 10_001, 100):
+            asked = np.array([1 << 40 | number << 13, 1 << 40 | (number + 1) << 13], dtype=np.uint64)
+            found = spaces.lookup(np.array([1, 1], np.int32), np.full(2, 10 * number, np.uint64), asked)
+            assert found.tolist() == [number - 1, -1]
+        # A picture for each change would be ten thousand lists of up to ten thousand ranges.
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
 
 
 RANGES = st.tuples(st.integers(0, 30), st.integers(1, 15))

@@ -12,6 +12,7 @@ import struct
 from typing import Any, Final, NamedTuple
 
 from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
 from archlbr.errors import InputError
@@ -24,6 +25,11 @@ SEARCHED: Final = 8192  # the header lies in the first 8 KiB
 _PAGE_ALIGN, _NEEDS_MEMORY, _ADDRESSES = 1, 2, 1 << 16
 _UNDERSTOOD: Final = _PAGE_ALIGN | _NEEDS_MEMORY
 _ELF: Final = b"\x7fELF"
+# What pyelftools raises of a damaged file: it trusts the sizes it reads, and checks with assert.
+_DAMAGED: Final = (
+    ELFError, ConstructError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError,
+    ValueError, struct.error,
+)  # fmt: skip
 _MACHINES: Final = {
     "EM_ARM": "32-bit Arm", "EM_AARCH64": "AArch64", "EM_RISCV": "RISC-V", "EM_PPC64": "PowerPC64", "EM_S390": "s390",
 }  # fmt: skip
@@ -99,7 +105,7 @@ def _load_elf(memory: memoryview, image: bytes, name: str) -> tuple[int, int]:
         file: Any = ELFFile(io.BytesIO(image))  # pyelftools has no types
         machine, kind, entry = file["e_machine"], file["e_type"], int(file["e_entry"])
         segments = [dict(segment.header.items()) for segment in file.iter_segments("PT_LOAD")]
-    except (ELFError, AssertionError, ValueError, UnicodeDecodeError, KeyError, struct.error) as error:
+    except _DAMAGED as error:
         raise InputError(f"{name} is a damaged ELF file: {error}; build or fetch it again") from error
     if machine not in ("EM_386", "EM_X86_64"):
         label = _MACHINES.get(machine, f"machine {machine}")

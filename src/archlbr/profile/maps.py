@@ -6,6 +6,8 @@ kernel's: a mapping replaces what it overlaps, fork copies the parent's, exec dr
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,24 +23,107 @@ if TYPE_CHECKING:
 KERNEL_PID = -1
 
 
+class _Picture:
+    """What one process has mapped at one moment: ranges in order, none over another, and each one's mapping number."""
+
+    def __init__(self, starts: list[int], ends: list[int], numbers: list[int]) -> None:
+        self.starts, self.ends, self.numbers = starts, ends, numbers
+
+    def copy(self) -> _Picture:
+        return _Picture(self.starts[:], self.ends[:], self.numbers[:])
+
+    def put(self, start: int, end: int, number: int) -> None:
+        """Map a range in place of what it overlaps."""
+        if start >= end:
+            return
+        low, high = bisect_right(self.ends, start), bisect_left(self.starts, end)
+        rows = [(start, end, number)]
+        if low < high:
+            if self.starts[low] < start:
+                rows.insert(0, (self.starts[low], start, self.numbers[low]))
+            if self.ends[high - 1] > end:
+                rows.append((end, self.ends[high - 1], self.numbers[high - 1]))
+        self.starts[low:high] = [row[0] for row in rows]
+        self.ends[low:high] = [row[1] for row in rows]
+        self.numbers[low:high] = [row[2] for row in rows]
+
+    def find(self, addresses: Words) -> NDArray[np.int64]:
+        """Return the number of the mapping that holds each address, -1 where none does."""
+        if not self.starts:
+            return np.full(len(addresses), -1, dtype=np.int64)
+        starts, ends = np.array(self.starts, dtype=np.uint64), np.array(self.ends, dtype=np.uint64)
+        place = np.searchsorted(starts, addresses, side="right") - 1
+        inside = (place >= 0) & (addresses < ends[place])
+        return np.where(inside, np.array(self.numbers, dtype=np.int64)[place], -1)
+
+    def find_few(self, addresses: list[int]) -> list[int]:
+        """Return the same, for fewer addresses than there are ranges."""
+        out = []
+        for address in addresses:
+            place = bisect_right(self.starts, address) - 1
+            out.append(self.numbers[place] if place >= 0 and address < self.ends[place] else -1)
+        return out
+
+
+class _Process:
+    """One process: what it mapped and when, and its picture after one of these changes.
+
+    Only one picture is kept. Profiles ask in the order of time, so that it mostly moves on; a process that maps code
+    anew ten thousand times has as many pictures of as many ranges.
+    """
+
+    def __init__(self) -> None:
+        self._times: list[int] = []
+        self._moments: Words = np.zeros(0, dtype=np.uint64)
+        # A range that was mapped, or the picture that replaced all: the parent's after fork, none after exec.
+        self._changes: list[tuple[int, int, int] | _Picture] = []
+        self._picture = _Picture([], [], [])
+        self._at = -1
+
+    @property
+    def last(self) -> _Picture:
+        """The picture after the last change."""
+        return self.after(len(self._changes) - 1)
+
+    def change(self, time: int, change: tuple[int, int, int] | _Picture) -> None:
+        self._times.append(time)
+        self._changes.append(change)
+
+    def epochs(self, times: Words) -> NDArray[np.int64]:
+        """Return the number of the last change at or before each time, int64[n]; the first for what came before it."""
+        if len(self._moments) < len(self._times):
+            self._moments = np.array(self._times, dtype=np.uint64)
+        return np.maximum(np.searchsorted(self._moments, times, side="right") - 1, 0)
+
+    def after(self, epoch: int) -> _Picture:
+        """Return the picture after change number `epoch`; it changes with the next call."""
+        if epoch < self._at:
+            self._picture, self._at = _Picture([], [], []), -1
+        while self._at < epoch:
+            self._at += 1
+            change = self._changes[self._at]
+            if isinstance(change, _Picture):
+                self._picture = change.copy()
+            else:
+                self._picture.put(*change)
+        return self._picture
+
+
 class AddressSpaces:
     """Every process's mappings over time; `mappings` lists each once, lookups answer by index into it."""
 
     def __init__(self, sideband: Iterable[Event]) -> None:
         self.mappings: list[Mapping] = []
         self._numbers: dict[Mapping, int] = {}
-        # Per pid: the times at which the picture changed, and the picture from each on: (starts, ends, mapping
-        # numbers).
-        self._times: dict[int, list[int]] = {}
-        self._pictures: dict[int, list[list[tuple[int, int, int]]]] = {}
-        self._frozen: dict[tuple[int, int], tuple[Words, Words, NDArray[np.int64]]] = {}
+        self._processes: dict[int, _Process] = {}
         for event in sideband:
             if isinstance(event, Mmap):
                 self._map(event.pid, event.time, event.mapping)
             elif isinstance(event, Fork) and event.pid != event.ppid:
-                self._change(event.pid, event.time, list(self._now(event.ppid)))
+                parent = self._processes.get(event.ppid)
+                self._of(event.pid).change(event.time, parent.last.copy() if parent else _Picture([], [], []))
             elif isinstance(event, Comm) and event.exec:
-                self._change(event.pid, event.time, [])
+                self._of(event.pid).change(event.time, _Picture([], [], []))
 
     def lookup(self, pids: NDArray[np.int32], times: Words, addresses: Words) -> NDArray[np.int64]:
         """Return the number of the mapping that held each address, int64[n], -1 where none did.
@@ -48,55 +133,29 @@ class AddressSpaces:
         found = np.full(len(addresses), -1, dtype=np.int64)
         owner = np.where(addresses >> np.uint64(KERNEL_BIT), KERNEL_PID, pids)
         for pid in np.unique(owner).tolist():
-            if pid not in self._times:
+            process = self._processes.get(pid)
+            if process is None:
                 continue
             mine = np.flatnonzero(owner == pid)
-            moments = np.array(self._times[pid], dtype=np.uint64)
-            epochs = np.maximum(np.searchsorted(moments, times[mine], side="right") - 1, 0)
-            for epoch in np.unique(epochs).tolist():
-                some = mine[epochs == epoch]
-                found[some] = self._search(pid, epoch, addresses[some])
+            epochs = process.epochs(times[mine])
+            order = np.argsort(epochs, kind="stable")
+            mine, epochs = mine[order], epochs[order]
+            cuts = [0, *(np.flatnonzero(np.diff(epochs)) + 1).tolist(), len(epochs)]
+            for low, high in pairwise(cuts):
+                some = mine[low:high]
+                picture = process.after(int(epochs[low]))
+                if len(some) < len(picture.starts):
+                    found[some] = picture.find_few(addresses[some].tolist())
+                else:
+                    found[some] = picture.find(addresses[some])
         return found
 
-    def _search(self, pid: int, epoch: int, addresses: Words) -> NDArray[np.int64]:
-        starts, ends, numbers = self._freeze(pid, epoch)
-        if not len(starts):
-            return np.full(len(addresses), -1, dtype=np.int64)
-        place = np.searchsorted(starts, addresses, side="right") - 1
-        inside = (place >= 0) & (addresses < ends[place])
-        return np.where(inside, numbers[place], -1)
-
-    def _freeze(self, pid: int, epoch: int) -> tuple[Words, Words, NDArray[np.int64]]:
-        key = (pid, epoch)
-        if key not in self._frozen:
-            rows = self._pictures[pid][epoch]
-            self._frozen[key] = (
-                np.array([row[0] for row in rows], dtype=np.uint64),
-                np.array([row[1] for row in rows], dtype=np.uint64),
-                np.array([row[2] for row in rows], dtype=np.int64),
-            )
-        return self._frozen[key]
-
-    def _now(self, pid: int) -> list[tuple[int, int, int]]:
-        return self._pictures[pid][-1] if pid in self._pictures else []
-
-    def _change(self, pid: int, time: int, rows: list[tuple[int, int, int]]) -> None:
-        self._times.setdefault(pid, []).append(time)
-        self._pictures.setdefault(pid, []).append(rows)
+    def _of(self, pid: int) -> _Process:
+        return self._processes.setdefault(pid, _Process())
 
     def _map(self, pid: int, time: int, mapping: Mapping) -> None:
         number = self._numbers.setdefault(mapping, len(self.mappings))
         if number == len(self.mappings):
             self.mappings.append(mapping)
         start, end = mapping.start, min(mapping.start + mapping.length, (1 << 64) - 1)
-        rows = [(start, end, number)]
-        for low, high, old in self._now(pid):
-            if high <= start or low >= end:
-                rows.append((low, high, old))
-                continue
-            if low < start:
-                rows.append((low, start, old))
-            if high > end:
-                rows.append((end, high, old))
-        rows.sort()
-        self._change(pid, time, rows)
+        self._of(pid).change(time, (start, end, number))
