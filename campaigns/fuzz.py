@@ -25,16 +25,16 @@ SECONDS, MEGABYTES, LONGEST = 20, 1024, 16384
 INPUTS = 1_000_000
 # How many of a thousand inputs each parser gets: more where one costs less.
 SHARES = {
-    "perf.data": 50,
-    "vcpu-snapshot": 90,
+    "perf.data": 30,
+    "vcpu-snapshot": 60,
     "elf-run": 100,
-    "elf-names": 10,
-    "replay-line": 150,
-    "recording": 150,
-    "cpuid-text": 150,
+    "elf-names": 5,
+    "replay-line": 200,
+    "recording": 200,
+    "cpuid-text": 180,
     "xsave-image": 50,
-    "boot-image": 100,
-    "words": 150,
+    "boot-image": 10,
+    "words": 165,
 }
 _STAT = re.compile(r"^stat::(\w+): +(\d+)$", re.MULTILINE)
 _COVERED = re.compile(r"cov: (\d+) ft: \d+ corp: (\d+)/")

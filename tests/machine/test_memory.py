@@ -23,6 +23,8 @@ from tests.machine.shadow import PAGE, SHIFT, Area, Shadow, areas, pages
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from archlbr.machine.memory import Memory
+
 ARENA = 0x2100_0000_0000
 SPAN = 12
 USER = (0x2000_0000_0000, 0x3000_0000_0000)
@@ -262,6 +264,25 @@ def test_what_this_process_occupies_is_not_given_away(space: Space) -> None:
     assert not memory.write(mine, b"x")
     assert buffer.tolist() == [7] * len(buffer)
     memory.clear()
+
+
+def test_what_is_unmapped_is_given_out_again(space: Space) -> None:
+    memory = space.memory
+    first, second, third = (memory.mmap(0, 2 * PAGE, READ, PRIVATE | ANONYMOUS, -1, 0) for _ in range(3))
+    assert (second - first, third - second) == (2 * PAGE, 2 * PAGE)
+    assert {round_trip(memory) for _ in range(50)} == {third + 2 * PAGE}
+    assert memory.munmap(second, 2 * PAGE) == 0
+    # It does not fit into the hole; what fits does.
+    assert memory.mmap(0, 3 * PAGE, READ, PRIVATE | ANONYMOUS, -1, 0) == third + 2 * PAGE
+    memory.munmap(third, PAGE)
+    assert memory.mmap(0, PAGE, READ, PRIVATE | ANONYMOUS, -1, 0) == third
+    memory.clear()
+
+
+def round_trip(memory: Memory) -> int:
+    at = memory.mmap(0, 3 * PAGE, READ, PRIVATE | ANONYMOUS, -1, 0)
+    assert memory.munmap(at, 3 * PAGE) == 0
+    return at
 
 
 def test_a_region_that_becomes_executable_is_announced(space: Space) -> None:

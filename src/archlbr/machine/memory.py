@@ -158,6 +158,9 @@ class AddressSpace:
             return -errno.EINVAL
         pieces = self.overlapping(address, address + size)
         self._forget(address, address + size)
+        # What is free again is taken first, as the kernel does: the engine keeps something of every page it ever saw.
+        if pieces and MMAP_BASE <= pieces[0].start < self._next:
+            self._next = pieces[0].start
         for piece in pieces:
             self._kernel.call(syscalls.MUNMAP, piece.start, piece.end - piece.start)
         return 0
@@ -303,10 +306,14 @@ class AddressSpace:
             return hint
         start = self._next
         while start + size <= STACK_TOP - (1 << 33):
-            if not self.overlapping(start, start + size) and self._reserve(start, size):
+            taken = self.overlapping(start, start + size)
+            if taken:
+                start = taken[-1].end
+            elif self._reserve(start, size):
                 self._next = start + size
                 return start
-            start += max(size, 1 << 24)
+            else:
+                start += max(size, 1 << 24)  # something of this process, which may be large
         return -errno.ENOMEM
 
     def _insert(self, region: Region) -> None:
