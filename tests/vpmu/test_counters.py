@@ -7,7 +7,19 @@ import pytest
 from archlbr.vpmu.actions import Count, Rdpmc
 from archlbr.vpmu.counters import fixed_ctrl_legal, global_legal, left, running, status_legal
 from archlbr.vpmu.designs import ARCHLBR
-from tests.vpmu.parts import EVTSEL, FIXED, FIXED_CTRL, GLOBAL_CTRL, PMC, STATUS, Vcpu, leaves, pmu
+from tests.vpmu.parts import (
+    DEBUGCTL,
+    EVTSEL,
+    FIXED,
+    FIXED_CTRL,
+    GLOBAL_CTRL,
+    PERF_CAPABILITIES,
+    PMC,
+    STATUS,
+    Vcpu,
+    leaves,
+    pmu,
+)
 
 USR, OS, INT, EN = 1 << 16, 1 << 17, 1 << 20, 1 << 22
 INSTRUCTIONS, BRANCHES, TAKEN, MISPREDICTED, CYCLES = 0xC0, 0xC4, 0x20C4, 0xC5, 0x3C
@@ -16,8 +28,8 @@ ALL_ON = 0xF | 7 << 32
 A_COUNT = Count(instructions=100, branches=20, cycles=300, taken=7, mispredicted=3, cpl=3)
 
 
-def counting(version: int = 5, on: int = ALL_ON) -> Vcpu:
-    v = Vcpu(ARCHLBR, guest=leaves(leaf0a=pmu(version)))
+def counting(version: int = 5, on: int = ALL_ON, **host: int) -> Vcpu:
+    v = Vcpu(ARCHLBR, host, leaves(leaf0a=pmu(version)))
     if version >= 2:
         v.wr(GLOBAL_CTRL, on)
     return v
@@ -143,3 +155,27 @@ def test_the_legal_bits_are_those_of_the_counters_there_are() -> None:
     # OvfDSBuffer and CondChgd are 62 and 63, LBR_FRZ 58.
     assert status_legal(ARCHLBR, v.state) & ~(1 << 59) == 0xF | 7 << 32 | 3 << 62 | 1 << 58
     assert status_legal(ARCHLBR, counting(3).state) == 0xF | 7 << 32 | 3 << 62
+
+
+def test_counting_keeps_the_capabilities() -> None:
+    v = counting()
+    before = v.rd(PERF_CAPABILITIES)
+    v.wr(EVTSEL, INSTRUCTIONS | USR | EN)
+    v.do(A_COUNT)
+    assert v.rd(PERF_CAPABILITIES) == before
+    assert v.state.pmu.capabilities == before != 0
+
+
+@pytest.mark.parametrize(("version", "on", "status"), [(2, 0, 1), (3, 0, 1), (4, ALL_ON, 1 | 1 << 59 | 1 << 58)])
+def test_a_pmi_stops_the_counters_where_debugctl_asks(version: int, on: int, status: int) -> None:
+    v = counting(version, freezes_counters=1)
+    v.wr(DEBUGCTL, 1 << 12)
+    assert v.rd(DEBUGCTL) == 1 << 12
+    v.wr(EVTSEL, INSTRUCTIONS | USR | EN | INT)
+    near_the_top(v, PMC)
+    assert v.do(A_COUNT) == "overflow 0x1"
+    # LBR_FRZ is DEBUGCTL[11]'s to ask for, and was not asked for.
+    assert (v.rd(GLOBAL_CTRL), v.rd(STATUS)) == (on, status & ~(1 << 58))
+    counted = v.rd(PMC)
+    v.do(A_COUNT)
+    assert v.rd(PMC) == counted
