@@ -20,8 +20,9 @@ from archlbr.cli.messages import complain
 ISOLATED = ("run",)
 FAILED = 1
 TIMED_OUT = 124  # as timeout(1) has it
-# How long after --timeout the machine may take to end by itself. Code that never leaves the engine cannot.
-GRACE = 5.0
+# How long after --timeout the machine may take to end by itself, its start included. Code that never leaves the engine
+# cannot.
+GRACE = 60.0
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _OUTPUTS = ("-o", "--output", "--trace")
