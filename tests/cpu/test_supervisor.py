@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from unicorn import x86_const as x86
 
+from archlbr.cpu.unicorn import longmode, shortcuts, supervisor
 from archlbr.cpu.unicorn.supervisor import ENGINES_OWN, SupervisorEngine
 
 if TYPE_CHECKING:
@@ -145,3 +146,19 @@ def test_two_engines_ask_their_own_handlers(engine: SupervisorEngine, registers:
     second.close()
     run(engine, "b9ce140000 0f32")
     assert (registers.asked, other.asked) == ([("rdmsr", 0x14CE)], [])
+
+
+def test_no_two_words_of_the_shared_page_are_one() -> None:
+    places = [
+        (name, value)
+        for module in (longmode, shortcuts, supervisor)
+        for name, value in vars(module).items()
+        if isinstance(value, int) and longmode.PAGE_AT <= value < longmode.PAGE_AT + 4096
+    ]
+    words: dict[int, set[str]] = {}
+    for name, value in places:
+        words.setdefault(value, set()).add(name)
+    shared = {frozenset(names) for names in words.values() if len(names) > 1}
+    assert len(words) > 20
+    # The first word of the page is the page's own address, under three names.
+    assert shared == {frozenset({"PAGE_AT", "_PAGE_AT", "RAISE", "_RAISE"})}

@@ -197,6 +197,36 @@ def test_a_debug_exception_clears_the_enable_bit_and_is_not_recorded(model: str)
         assert (board.vcpu.rdmsr(newest) == handler) == bool(bit)
 
 
+@pytest.mark.parametrize(
+    ("instruction", "vector"),
+    [
+        ("480fc72f", 6),  # xsaves64 [rdi]: CPUID offers no XSAVE
+        ("480fc71f", 6),  # xrstors64 [rdi]
+        ("480fae27", 6),  # xsave64 [rdi]
+        ("480fae2f", 6),  # xrstor64 [rdi]
+        ("0f01d0", 6),  # xgetbv
+        ("0f01d1", 6),  # xsetbv
+        ("0f05", 6),  # syscall, which IA32_EFER does not enable
+        ("0f01c1", 6),  # vmcall
+        ("b963000000 0f33", 13),  # rdpmc of no counter
+        ("b9c9010000 0f32", 13),  # rdmsr of MSR_LASTBRANCH_TOS
+    ],
+)
+def test_an_instruction_that_cannot_be_executed_faults_at_itself_and_is_recorded(instruction: str, vector: int) -> None:
+    rows: list[tuple[int, int, int]] = []
+    setup = "0f011c25" + struct.pack("<I", IDT - 16).hex()
+    board, _ = machine(setup + "bf00003000" + instruction + "b04d e6f4 ebfe")
+    handler = CODE + 0x1000
+    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
+    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
+    board.memory[IDT + 16 * vector : IDT + 16 * vector + 16] = gate
+    board.memory[handler : handler + 6] = bytes.fromhex("b021 e6f4 ebfe")
+    board.trace(lambda found: rows.extend((int(a), int(b), int(c)) for a, b, c in found))
+    assert board.run(10**6) == 0x21 << 1 | 1
+    site = CODE + 13 + (5 if vector == 13 else 0)
+    assert rows == [(site, handler, 7)]
+
+
 def test_without_arch_lbr_its_registers_fault_and_cpuid_hides_it() -> None:
     def vcpu(model: Model) -> Vcpu:
         return Board(model, 64 << 20, bytearray().append).vcpu

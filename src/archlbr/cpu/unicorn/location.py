@@ -41,7 +41,7 @@ def locate(engine: Any) -> tuple[int, int]:
             continue
         fill(sentinels)
         # Other structures that the handle points to may lie before the CPUState in the same window: the place decides.
-        found = room >= STATE_BYTES and ctypes.string_at(pointer + _STATE_AT, len(pattern)) == pattern
+        found = room >= _STATE_AT + len(pattern) and ctypes.string_at(pointer + _STATE_AT, len(pattern)) == pattern
         fill([0] * 8)
         # Memory that was given back may hold the same values; only the state itself follows the registers.
         if found and not any(ctypes.string_at(pointer + _STATE_AT, len(pattern))):

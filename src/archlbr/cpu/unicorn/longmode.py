@@ -25,7 +25,9 @@ COMPUTE_FLAGS: Final = PAGE_AT + 296  # helper_cc_compute_all
 HARDWARE_INTERRUPT: Final = PAGE_AT + 304  # do_interrupt_x86_hardirq
 OWN_WRITE_CR: Final = PAGE_AT + 312  # helper_write_crN as it was
 OWN_INVLPG: Final = PAGE_AT + 320  # helper_invlpg as it was
-ERROR_CODE: Final = PAGE_AT + 344  # offset of the error code in the state
+EFER: Final = PAGE_AT + 504  # offset of IA32_EFER in the state
+RAISE: Final = PAGE_AT  # raise_exception_err of the engine: it does not return
+ERROR_CODE: Final = PAGE_AT + 496  # offset of the error code in the state
 OWN_SYSCALL: Final = PAGE_AT + 336  # helper_syscall as it was: it calls the hooks of engines in ring 3
 REMAPS: Final = PAGE_AT + 328  # counts what may have changed the guest's translations
 TSC_AUX: Final = PAGE_AT + 344  # offset of IA32_TSC_AUX in the state
@@ -40,6 +42,8 @@ _TASK_RIGHTS: Final = 352 + 16  # TR: its limit, and its flags in the upper half
 _LOW: Final = 0xFFFFFFFF
 _IF, _DF, _RF = 1 << 9, 1 << 10, 1 << 16
 _CC_OP_EFLAGS: Final = 1
+_SCE: Final = 1  # of EFER: SYSCALL and SYSRET are there
+_INVALID_OPCODE: Final = 6
 _IDT: Final = 2  # of an error code: it names a gate
 _CC_BITS: Final = 0x8D5
 # Descriptor caches that SYSCALL loads: flat, present, 64-bit code and data of ring 0 (the flags' place is QEMU's).
@@ -75,10 +79,12 @@ def flags_of(env: Word) -> Word:
 
 @callback(_SYSCALL)
 def syscall(env: Word, length: Word) -> None:
-    """Enter ring 0 at IA32_LSTAR; where no kernel has set it, let the engine's hooks have the call as before."""
-    if load64(env + load64(uint64(LSTAR))) == 0:
+    """Enter ring 0 at IA32_LSTAR; #UD where it is not enabled; without paging, let the engine's hooks have the call."""
+    if load64(env + uint64(CR0)) >> uint64(31) & uint64(1) == 0:
         call5(load64(uint64(OWN_SYSCALL)), env, uint64(length), uint64(0), uint64(0), uint64(0))
         return
+    if load64(env + load64(uint64(EFER))) & uint64(_SCE) == 0 or load64(env + uint64(HFLAGS)) & uint64(_HF_CS64) == 0:
+        call5(load64(uint64(RAISE)), env, uint64(_INVALID_OPCODE), uint64(0), uint64(0), uint64(0))
     flags = flags_of(env)
     after = load64(env + uint64(RIP)) + uint64(length)
     store64(env + uint64(RCX), after)

@@ -16,6 +16,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import capstone
+import numpy as np
 import unicorn
 from numba import types, uint64
 from unicorn import unicorn_const as uc
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 # The compiled callbacks get no argument of ours, so their words stand in a page at a fixed address.
 _PAGE_AT: Final = longmode.PAGE_AT
-_RAISE: Final = _PAGE_AT  # raise_exception_err of the engine
+_RAISE: Final = longmode.RAISE
 _DELIVER: Final = _PAGE_AT + 8  # x86_cpu_do_interrupt of the engine
 _ASK: Final = _PAGE_AT + 16  # the Python function behind a C callback
 _ANSWER: Final = _PAGE_AT + 24  # what it read
@@ -218,6 +219,14 @@ class _Replacements:
         if place < 0 or place % 8:
             raise InternalError("the engine keeps no DR0 that it was given; install the pinned Unicorn")
         ctypes.c_uint64.from_address(longmode.ERROR_CODE).value = place - 16
+        images = []
+        for enabled in (0, 1):
+            scratch.msr_write(0xC0000080, 0x500 | enabled)
+            images.append(np.frombuffer(ctypes.string_at(env, STATE_BYTES // 4), np.uint64))
+        [changed] = np.nonzero(images[1] - images[0] == 1)
+        if len(changed) != 1:
+            raise InternalError(f"the engine keeps EFER in {len(changed)} places; install the pinned Unicorn")
+        ctypes.c_uint64.from_address(longmode.EFER).value = 8 * int(changed[0])
         clock = ctypes.c_uint64(0)
         self._no_clock = clock
         set_clock(ctypes.addressof(clock))
