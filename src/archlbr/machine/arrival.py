@@ -49,8 +49,8 @@ def warm_up(offered: Model | None) -> None:
 class Arrival:
     """One machine's coming: `receive` returns its board, `look` drops the file when the source is gone.
 
-    keep: where the machine stays until then. build: makes the board of a head. offered: the model whose features this
-    target has, None for whatever the machine has.
+    keep: where the machine stays until then. offered: the model whose features this target has, None for whatever the
+    machine has. over: the source has gone.
     """
 
     def __init__(self, channel: socket.socket, keep: str, offered: Model | None) -> None:
@@ -60,6 +60,7 @@ class Arrival:
         self._keep = keep
         self._file: Kept | None = None
         self._unsynced = 0
+        self.over = False
 
     def receive(self, build: Callable[[snapshot.Head], Board]) -> snapshot.Received:
         """Return the machine once it is this process's; InputError when it is refused or stays where it was."""
@@ -76,6 +77,7 @@ class Arrival:
             raise
         except OSError as error:
             self._drop()
+            self._close()
             raise InputError(f"the source ended before the machine was here: {error.strerror or error}") from error
         self._decided(words)
         self._file.appear()
@@ -90,9 +92,10 @@ class Arrival:
 
     def look(self) -> bool:
         """Drop the file once the source is gone; the machine never leaves by this."""
-        if self._file is not None and select.select([self._channel], [], [], 0)[0]:
+        if not self.over and select.select([self._channel], [], [], 0)[0]:
             self._drop()
-            self._channel.close()
+            self._close()
+            self.over = True
         return False
 
     def _introduced(self) -> dict[str, Any]:
@@ -129,14 +132,16 @@ class Arrival:
             return
         if answer.get("stay"):
             self._drop()
+            self._close()
             raise InputError("the source keeps its machine: it goes on there")
         verdict = _left_on_disk(words)
         if verdict == "gone":
             return
         if verdict == "here":
             self._drop()
+            self._close()
             raise InputError(f"the source ended and kept its machine: archlbr restore {words.get('note')}")
-        self._channel.close()
+        self._close()
         raise InputError(
             f"the source ended without a word, and its file {words.get('note')} cannot be seen from here: if it holds "
             f"a machine restore that, if it says that it is gone rename {self._keep}{INCOMING} to {self._keep}"
@@ -149,7 +154,11 @@ class Arrival:
             pass  # it is gone already
         finally:
             self._drop()
-            self._channel.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._lines.close()
+        self._channel.close()
 
     def _drop(self) -> None:
         if self._file is not None:

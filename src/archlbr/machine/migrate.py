@@ -100,6 +100,7 @@ class Departure:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._channel: socket.socket | None = None
+        self._lines: IO[bytes] | None = None
         self._bytes = 0
 
     def start(self) -> None:
@@ -188,7 +189,7 @@ class Departure:
         if channel is not None and file is not None:
             try:
                 say(channel, go=True)
-                runs = hear(self._lines)
+                runs = self._hear()
             except (OSError, InputError) as error:
                 self._report({"note": _why(error)})
             self.downtime = time.perf_counter() - self._begin
@@ -211,8 +212,11 @@ class Departure:
             self._file.drop()
         self._close()
 
+    def _hear(self) -> dict[str, Any]:
+        return hear(self._lines) if self._lines is not None else {}
+
     def _expect(self, word: str) -> None:
-        answer = hear(self._lines)
+        answer = self._hear()
         if not answer.get(word):
             reason = answer.get("refuse") or "it ended, or its answer is no migration's"
             raise InputError(f"the target refuses: {reason}")
@@ -229,6 +233,8 @@ class Departure:
 
     def _close(self) -> None:
         if self._channel is not None:
+            if self._lines is not None:
+                self._lines.close()
             self._channel.close()
             self._channel = None
 
