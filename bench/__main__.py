@@ -19,6 +19,7 @@ from bench import (
     engine,
     engines,
     guest,
+    migrate,
     profile_writer,
     programs,
     startup,
@@ -39,6 +40,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "vpmu": ("The vPMU's step", vpmu_step.measure),
     "access": ("Register accesses of a guest on the board", board_access.measure),
     "check": ("The explorer", check_speed.measure),
+    "migrate": ("Moving a machine", migrate.measure),
     "conform": ("The conformance table", conform.measure),
     "guest": ("The whole machine", guest.measure),
 }

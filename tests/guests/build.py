@@ -22,6 +22,7 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rewrite": ("rewrite.S", _BARE),
     "far": ("far.S", _BARE),
     "wild": ("wild.S", _BARE),
+    "endless_board": ("endless_board.S", (*_BARE, "-no-pie", "-Wl,-Ttext=0x200000,--build-id=none")),
     "mover": ("mover.S", (*_BARE, "-no-pie", "-Wl,-Ttext=0x200000,-Tdata=0x210000,--build-id=none")),
     "kmini": ("kmini.c", (*_KERNEL, "-fno-pie", "-no-pie")),
     "kmini_pie": ("kmini.c", ("-O2", *_KERNEL[1:-1], "-fpie", "-pie")),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import socket
 import time
@@ -30,11 +31,15 @@ _DEADLINE = 60
 
 
 class Plan(NamedTuple):
-    """Who is killed before which of its steps (0: nobody), and what the source's host is called ("": as it is)."""
+    """Who is killed before which of its steps (0: nobody), and what the source's host is called ("": as it is).
+
+    flip: the byte of what the source sends in which a bit flips on the way, -1 for none.
+    """
 
     victim: str = ""
     step: int = 0
     host: str = ""
+    flip: int = -1
 
 
 class Outcome(NamedTuple):
@@ -71,13 +76,16 @@ class _Steps:
 
 def move(program: Path, folder: Path, plan: Plan) -> Outcome:
     """Let a machine leave one process for another, and return what became of it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as damaging:
+        there = listener.getsockname()[1]
+        port = damaging.getsockname()[1] if plan.flip >= 0 else there
         sides = {
             TARGET: lambda steps: _target(folder, listener, steps),
             SOURCE: lambda steps: _source(program, folder, port, steps, plan.host),
         }
         pids = {side: _forked(folder, side, act, plan) for side, act in sides.items()}
+        if plan.flip >= 0:
+            _relay(damaging, there, plan.flip)
     status = {side: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for side, pid in pids.items()}
     found = {
         side: pickle.loads((folder / f"{side}.end").read_bytes()) for side in sides if (folder / f"{side}.end").exists()
@@ -88,6 +96,25 @@ def move(program: Path, folder: Path, plan: Plan) -> Outcome:
         {side: end[1] for side, end in found.items()},
         {side: end[2] for side, end in found.items()},
     )
+
+
+def _relay(listener: socket.socket, port: int, flip: int) -> None:
+    # Passes on what either side sends until one of them has gone, with one bit of the source's changed.
+    source, _ = listener.accept()
+    with source, socket.create_connection(("127.0.0.1", port)) as target:
+        passed = 0
+        while True:
+            for side in select.select([source, target], [], [])[0]:
+                raw = bytearray(side.recv(1 << 16))
+                if not raw:
+                    return
+                if side is source:
+                    if passed <= flip < passed + len(raw):
+                        raw[flip - passed] ^= 4
+                    passed += len(raw)
+                    target.sendall(raw)
+                else:
+                    source.sendall(raw)
 
 
 def _forked(folder: Path, side: str, act: Callable[[_Steps], Whole | None], plan: Plan) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import threading
@@ -67,6 +66,17 @@ def test_whoever_is_killed_one_machine_goes_on(
     assert [anywhere(machine) for machine in machines] == [anywhere(undisturbed)]
 
 
+@pytest.mark.parametrize("flip", [1, 60, 200, 1300, 9_000])
+def test_a_stream_that_is_damaged_on_the_way_is_refused_and_the_source_goes_on(
+    program: Path, undisturbed: Whole, tmp_path: Path, flip: int
+) -> None:
+    outcome = move(program, tmp_path, Plan(flip=flip))
+    assert outcome.whole == {SOURCE: undisturbed}
+    assert outcome.said[TARGET]
+    assert left_on_disk(tmp_path) == {}
+    assert {path.name for path in tmp_path.iterdir()} == {"source.end", "target.end"}
+
+
 def test_a_target_that_cannot_see_the_source_s_file_runs_nothing(program: Path, tmp_path: Path) -> None:
     outcome: Outcome = move(program, tmp_path, Plan(SOURCE, GO, host="another host"))
     assert outcome.whole == {}
@@ -104,11 +114,14 @@ def test_a_target_with_fewer_features_refuses_before_anything_is_sent(program: P
     [
         (
             b"GET / HTTP/1.1\r\n\r\n",
-            "this is no machine's migration: the line is no JSON; connect `archlbr migrate` here",
+            "this is no machine's migration, or it is damaged; connect `archlbr migrate`",
         ),
-        (b"{}\n", "this is no machine's migration of version 1 but another protocol; connect `archlbr migrate`"),
-        (json.dumps({migrate.KEY: 2}).encode() + b"\n", "this is no machine's migration of version 1 but version 2"),
-        (json.dumps({migrate.KEY: 1}).encode() + b"\n", "the migration contradicts itself"),
+        (
+            migrate.line_of({}),
+            "this is no machine's migration of version 1 but another protocol",
+        ),
+        (migrate.line_of({migrate.KEY: 2}), "this is no machine's migration of version 1 but version 2"),
+        (migrate.line_of({migrate.KEY: 1}), "the migration contradicts itself"),
         (b"", "this is no machine's migration of version 1 but another protocol"),
     ],
 )

@@ -38,20 +38,27 @@ class Control:
         self._asker: socket.socket | None = None
         self._listener = socket.socket(socket.AF_UNIX)
         try:
-            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                with socket.socket(socket.AF_UNIX) as other:
-                    other.connect(path)
-                raise InputError(f"another machine listens at {path}; name another --control")
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            before = os.umask(0o177)
-            try:
-                self._listener.bind(path)
-            finally:
-                os.umask(before)
-            self._listener.listen()
+            self._listen()
         except OSError as error:
+            self._listener.close()
             raise InputError(f"cannot listen at {path}: {error.strerror or error}; name another --control") from error
+        except InputError:
+            self._listener.close()
+            raise
+
+    def _listen(self) -> None:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            with socket.socket(socket.AF_UNIX) as other:
+                other.connect(self.path)
+            raise InputError(f"another machine listens at {self.path}; name another --control")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)  # of a machine that was killed
+        before = os.umask(0o177)
+        try:
+            self._listener.bind(self.path)
+        finally:
+            os.umask(before)
+        self._listener.listen()
 
     def __enter__(self) -> Control:
         return self

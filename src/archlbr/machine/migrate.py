@@ -14,6 +14,7 @@ import secrets
 import socket
 import threading
 import time
+import zlib
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -55,20 +56,24 @@ def boot_id() -> str:
 
 def say(channel: socket.socket, **words: object) -> None:
     """Send a line."""
-    channel.sendall(json.dumps(words).encode() + b"\n")
+    channel.sendall(line_of(words))
+
+
+def line_of(words: dict[str, object]) -> bytes:
+    """Return a line: the CRC-32 of the JSON that follows it."""
+    text = json.dumps(words).encode()
+    return b"%08x %b\n" % (zlib.crc32(text), text)
 
 
 def hear(lines: IO[bytes]) -> dict[str, Any]:
-    """Return the next line; empty at the end, and InputError when it is none of ours."""
+    """Return the next line; empty at the end, and InputError when it is none of ours, or damaged."""
     line = lines.readline(_LINE)
     if not line:
         return {}
-    try:
-        words = json.loads(line)
-    except (ValueError, RecursionError):
-        words = None
-    if not line.endswith(b"\n") or not isinstance(words, dict):
-        raise InputError("this is no machine's migration: the line is no JSON; connect `archlbr migrate` here")
+    check, _, text = line.removesuffix(b"\n").partition(b" ")
+    if check != b"%08x" % zlib.crc32(text) or not line.endswith(b"\n"):
+        raise InputError("this is no machine's migration, or it is damaged; connect `archlbr migrate`")
+    words: dict[str, Any] = json.loads(text)
     return words
 
 
