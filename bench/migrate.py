@@ -87,7 +87,7 @@ def moves(folder: Path, image: Path, count: int) -> Iterator[dict[str, Any]]:
         source.wait()
 
 
-def measure(count: int = 7) -> list[str]:
+def measure(count: int = 5) -> list[str]:
     """Return the section."""
     if not (FOLDER / "guest.cpio").exists():
         return ["Not measured: needs build/guest (make guest)."]

@@ -176,6 +176,7 @@ def test_perf_in_linux_goes_on_over_a_snapshot_and_a_move(tmp_path: Path) -> Non
         first.kill()
         first.communicate()
         # What the first had shown when it was asked for the snapshot is not known from outside: only what follows is.
+        control = tmp_path / "second"
         source = archlbr_process("restore", file, "--control", control, stdin=stdin.fileno(), out=parts[1])
         target = archlbr_process(
             "restore", tmp_path / "there", "--incoming", "127.0.0.1:0", "-o", tmp_path / "moved", stdin=stdin.fileno(),
