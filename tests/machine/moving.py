@@ -6,6 +6,7 @@ runs its machine to the end if it has it, and writes down what the machine was t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import select
@@ -101,7 +102,7 @@ def move(program: Path, folder: Path, plan: Plan) -> Outcome:
 def _relay(listener: socket.socket, port: int, flip: int) -> None:
     # Passes on what either side sends until one of them has gone, with one bit of the source's changed.
     source, _ = listener.accept()
-    with source, socket.create_connection(("127.0.0.1", port)) as target:
+    with contextlib.suppress(ConnectionError), source, socket.create_connection(("127.0.0.1", port)) as target:
         passed = 0
         while True:
             for side in select.select([source, target], [], [])[0]:

@@ -160,6 +160,7 @@ WIRING = {
         "_lbr",
         "_fast",
         "_raw",
+        "_old",
         "_counting",
         "_counts",
         "_entries",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from archlbr.cli.messages import complain
 
-ISOLATED = ("run",)
+ISOLATED = ("run", "restore")
 FAILED = 1
 TIMED_OUT = 124  # as timeout(1) has it
 # How long after --timeout the machine may take to end by itself, its start included. Code that never leaves the engine
@@ -25,7 +25,7 @@ TIMED_OUT = 124  # as timeout(1) has it
 GRACE = 60.0
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-_OUTPUTS = ("-o", "--output", "--trace")
+_OUTPUTS = ("-o", "--output", "--trace", "--snapshot")
 _TIMEOUT = "--timeout"
 _SI_KERNEL = 0x80
 _PR_SET_PDEATHSIG = 1

@@ -42,6 +42,7 @@ _WORDS: Final = {
     "inject": (observing.INJECT, 1),
     "delivering": (observing.DELIVERING, 1),
     "mode": (observing.MODE, 1),
+    "passes": (observing.PASSES, 1),
     "by_ring": (observing.RETIRED_BY_RING, 16),
     "predictor": (at.PREDICTOR, at.PREDICTOR_WORDS),
 }
