@@ -18,7 +18,7 @@
 #define V (thread - 1)
 #define W (2 - thread)
 
-byte thread = 1, phase, enable, filter, stack, users, running, last_is_guest, last, snapshot, seen;
+byte thread = 1, phase, enable, filter, stack, users, running, last_callstack, last, snapshot, seen;
 byte event[2], known[2], callstack[2], image[2], saved_filter[2], saved_here[2];
 byte bit_[2], cleanup[2], expect[2], been_here = 0;
 hidden byte got;
@@ -26,10 +26,10 @@ hidden byte got;
 #define RESET filter = 0; stack = 0; last = 0
 #define DISABLE enable = (running || !users -> enable : 0)
 #define DELETE(v) \
-    callstack[v] = (callstack[v] > 0 && last_is_guest -> callstack[v] - 1 : callstack[v]); \
+    callstack[v] = (callstack[v] > 0 && last_callstack -> callstack[v] - 1 : callstack[v]); \
     users = (users > 0 -> users - 1 : 0); running = 0
 #define ADD(v) \
-    users = (users < 2 -> users + 1 : 2); running = 1; last_is_guest = 1; \
+    users = (users < 2 -> users + 1 : 2); running = 1; last_callstack = 1; \
     event[v] = ACTIVE; known[v] = 1; callstack[v] = (callstack[v] < 2 -> callstack[v] + 1 : 2)
 #define LEAVE \
     enable = snapshot; snapshot = 0; phase = HOST_ON; seen = (enable -> H4 : 0)

@@ -11,14 +11,14 @@ from archlbr.perf.schedule import CpuPerf, TaskPerf
 FLEXIBLE, PINNED = Opened(), Opened(pinned=1)
 GUESTS = Lbrs(0, VM, (VM, VM))
 HOSTS = Lbrs(1, HOST, (HOST, HOST))
-RUNNING = CpuPerf(users=1, guest=1, last_is_guest=1)
+RUNNING = CpuPerf(users=1, guest=1, last_callstack=1)
 ON = TaskPerf(event=ACTIVE, known=1, callstack=1)
 
 
 def test_the_first_user_that_never_ran_resets_and_forgets_the_last_context() -> None:
     lbr, perf, task = schedule.guest_created(Lbrs(0, HOST, (HOST, HOST)), CpuPerf(last=2), TaskPerf(), FLEXIBLE)
     assert lbr == Lbrs(0, NOBODY, (0, 0))
-    assert perf == CpuPerf(users=1, guest=1, last_is_guest=1, last=0)
+    assert perf == CpuPerf(users=1, guest=1, last_callstack=1, last=0)
     assert task == TaskPerf(event=ACTIVE, known=1, callstack=1)
 
 
@@ -26,13 +26,13 @@ def test_a_second_user_resets_nothing() -> None:
     traced = CpuPerf(users=1, event=ACTIVE, ran=1)
     lbr, perf, _ = schedule.guest_created(HOSTS, traced, TaskPerf(), PINNED)
     assert lbr == Lbrs(0, HOST, (HOST, HOST))
-    assert (perf.users, perf.guest, perf.last_is_guest) == (2, 1, 1)
+    assert (perf.users, perf.guest, perf.last_callstack) == (2, 1, 1)
 
 
 def test_a_flexible_event_is_added_after_the_vlbr_so_that_the_count_drifts() -> None:
     traced = CpuPerf(users=1, event=ACTIVE, ran=1)
     lbr, perf, task = schedule.guest_created(HOSTS, traced, TaskPerf(), FLEXIBLE)
-    assert (perf.last_is_guest, task.callstack) == (0, 1)
+    assert (perf.last_callstack, task.callstack) == (0, 1)
     lbr, perf, task = schedule.guest_released(lbr, perf, task, OFF)
     assert (perf.users, task.event, task.callstack) == (1, OFF, 1)
     assert (lbr.enable, lbr.select) == (1, HOST)

@@ -12,10 +12,22 @@ from archlbr.contract.judge import Judge
 from archlbr.contract.menu import KINDS, menu, words
 from archlbr.contract.world import Scenario, World, setting, start
 from archlbr.host.step import composed
+from archlbr.lbr.bank import VM
 
 if TYPE_CHECKING:
-    from archlbr.host import Action
+    from archlbr.host import Action, Host
     from archlbr.vpmu.designs.sharing import Sharing
+
+
+def disowned(host: Host, v: int) -> Host:
+    """Return the host with every record of a VM that is gone under a tag that is no VM's."""
+    mine, gone = VM + v, VM + len(host.vcpus)
+
+    def renamed(stack: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple([gone if tag == mine else tag for tag in stack])
+
+    cpus = tuple([cpu._replace(lbr=cpu.lbr.written(renamed(cpu.lbr.stack))) for cpu in host.cpus])
+    return host._replace(cpus=cpus)
 
 
 class HostModel:
@@ -66,6 +78,8 @@ class HostModel:
         if moved is None:
             return None
         after, told = moved
+        if kind == "reborn":
+            after = disowned(after, argument)
         ghosts = state.ghosts
         rule = self.rules.get(kind)
         if rule is None:

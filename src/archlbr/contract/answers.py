@@ -119,7 +119,7 @@ WHY: tuple[Answer, ...] = (
 ANSWERS = tuple(zip(QUESTIONS, (WHEN, TRACED, WHY), strict=True))
 
 TO_THE_GUEST = ("S1", "S2", "S4", "G1", "G2", "M1", "M1-live", "L1")
-TO_THE_HOST = ("S3", "S5", "H1", "H2", "H3", "H4", "C1", "L2-entry", "L2", "L2-sched", "L3")
+TO_THE_HOST = ("S3", "S5", "H1", "H2", "H3", "H4", "H5", "C1", "L2-entry", "L2", "L2-sched", "L3")
 GAPS = (
     "Between the hand-over and VM entry, and between VM exit and the hand-over, host code is recorded for nobody.",
     "A host stack starts empty after an exit; a call-stack event would have to be restored, and is not modelled.",

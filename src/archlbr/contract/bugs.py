@@ -56,6 +56,7 @@ BUGS: tuple[Bug, ...] = (
     Bug("claim-defer", "L2", "lend", "a claim waits for somebody to serve it, and nobody does"),
     Bug("disable-enable", "S5", "lend", "closing the event leaves recording on"),
     Bug("task-stop", "S5", "lend-task", "switching the event's task out leaves recording on"),
+    Bug("frames", "H5", "callstack", "a call-stack event starts empty when its task comes back"),
     # leaving the pCPU
     Bug("put-save", "G1", "neighbours", "vcpu_put does not save the guest's records"),
     Bug("put-owner", "M1", "roam", "vcpu_put leaves the guest the owner; it returns to what another pCPU outdated"),

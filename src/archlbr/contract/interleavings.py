@@ -38,6 +38,16 @@ NAMED: tuple[Named, ...] = (
         "I5b with a host event that stays: under these bounds I15's drift saves the releasing vCPU and hides it",
         found=0,
     ),
+    Named(
+        "I6b", "vlbr-6.12", "recycled", "S2", "a new perf context at an old one's address passes for it, log_id and all"
+    ),
+    Named(
+        "I6d",
+        "vlbr-6.12",
+        "callstack",
+        "H2",
+        "as I5b and I6, towards the host: a task's call-stack event skips its restore and finds the guest's records",
+    ),
     Named("I7", "vlbr-6.12", "alone", "G1", "a lazy release loses records that the guest has not read"),
     Named("I8", "vlbr-6.12", "denied", "L1", "an event in ERROR is never tried again"),
     Named("I9", "vlbr-6.12", "freeze", "H4", "a freeze before the snapshot is restored after the NMI has thawed"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from archlbr.host.composed import Composed
     from archlbr.perf.events import Opened
 
-S1, S2, S3, S4, S5, G1, G2, H1, H2, H3, H4, M1, M1_LIVE, C1, L2_ENTRY, *_ = BIT.values()
+S1, S2, S3, S4, S5, G1, G2, H1, H2, H3, H4, H5, M1, M1_LIVE, C1, L2_ENTRY, *_ = BIT.values()
 # A rule takes the world before, the pCPU, the action's argument, the host after and what was told.
 Rule: TypeAlias = Callable[[World, int, int, Host, Told], tuple[int, tuple[Ghost, ...]]]
 
@@ -40,7 +40,8 @@ class Judge:
             "lbr_off": exits, "nest": exits, "unnest": self._level, "smi": exits, "rsm": self._rsm,
             "branch": self._branch, "host_branch": self._host_branch, "read": self._read, "xsaves": self._read,
             "hole": self._wrote, "xrstors": self._wrote, "depth": self._wrote, "nmi": self._nmi,
-            "overflow": self._overflow, "switch": self._switch, "migrate": self._migrate, "get_msrs": self._get_msrs,
+            "overflow": self._overflow, "switch": self._switch, "migrate": self._migrate, "reborn": self._reborn,
+            "get_msrs": self._get_msrs,
         }  # fmt: skip
         if self.vlbr:
             self.rules["enter"] = self._vlbr_enter
@@ -91,11 +92,24 @@ class Judge:
 
     def _switch(self, w: World, c: int, to: int, after: Host, told: Told) -> tuple[int, tuple[Ghost, ...]]:
         seen, ghosts = 0 if self.vlbr else self._incoherent(after.cpus[c]), w.ghosts
+        if self.opened[c].callstack and self._loses_frames(w.host, c, to, after):
+            seen |= H5
         if to and ghosts[to - 1].cpu != c + 1:
             ghost = ghosts[to - 1]
             moved = ghost.moved | (1 if ghost.cpu and any(ghost.expect) else 0)
             ghosts = put(ghosts, to - 1, Ghost(ghost.expect, moved, c + 1))
         return seen, ghosts
+
+    def _loses_frames(self, host: Host, c: int, to: int, after: Host) -> bool:
+        # A task's call-stack event: what it left must be kept, and what was kept must come back.
+        own, left, came = len(host.vcpus) + c, host.cpus[c], after.cpus[c]
+        if to:
+            frames, there = left.lbr.stack, after.tasks[own].image
+            leaves = not left.thread and left.perf.event == ACTIVE
+        else:
+            frames, there = host.tasks[own].image, came.lbr.stack
+            leaves = left.perf.event != ACTIVE == came.perf.event
+        return leaves and any(frames) and there != frames
 
     # The guest
 
@@ -198,6 +212,10 @@ class Judge:
         active = w.host.tasks[v].event == ACTIVE
         seen |= M1_LIVE if any(expect) and (not active or told.read != expect) else 0
         return seen & (S1 | M1_LIVE if active else M1_LIVE), w.ghosts
+
+    def _reborn(self, w: World, c: int, v: int, after: Host, told: Told) -> tuple[int, tuple[Ghost, ...]]:
+        ghost = w.ghosts[v]
+        return 0, put(w.ghosts, v, Ghost((NOBODY,) * len(ghost.expect), 0, 0))
 
     def _migrate(self, w: World, c: int, v: int, after: Host, told: Told) -> tuple[int, tuple[Ghost, ...]]:
         ghost = w.ghosts[v]

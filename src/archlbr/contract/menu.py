@@ -68,6 +68,7 @@ KINDS: dict[str, Kind] = {
     "install": Kind(PERF, "IPI: a host LBR event is opened", _IRQS_ON),
     "enable": Kind(PERF, "IPI or rotation: the host event is enabled", _IRQS_ON),
     "disable": Kind(PERF, "IPI or rotation: the host event is disabled", _IRQS_ON),
+    "rotate": Kind(PERF, "hrtimer: perf_rotate_context, another flexible event's turn", _IRQS_ON),
     "remove": Kind(PERF, "IPI: the host event is closed", _IRQS_ON),
     "grant": Kind(PERF, "the host event starts", (at.CLAIM,), -1, 0),
     "overflow": Kind(HARDWARE, "the host counter overflows; hardware freezes the LBRs", (*_ROOT, at.GUEST)),
@@ -76,6 +77,9 @@ KINDS: dict[str, Kind] = {
     # user space
     "get_msrs": Kind(KVM, "KVM_GET_MSRS of vCPU {vcpu} from another thread", (at.HOST_ON,), 0),
     "migrate": Kind(KVM, "vCPU {vcpu} is saved and restored elsewhere", (at.HOST_ON, at.USER), -1),
+    "reborn": Kind(
+        KVM, "vCPU {vcpu} is closed, and a new VM's gets a perf context at the same address", (at.HOST_ON,), 0
+    ),
 }
 
 
@@ -108,7 +112,7 @@ def menu(
                     continue
                 if other == 0 or scenario.roams or home == cpu:
                     actions.append((name, cpu, other))
-        elif name in ("get_msrs", "migrate"):
+        elif name in ("get_msrs", "migrate", "reborn"):
             actions += [
                 (name, cpu, v)
                 for v in range(scenario.vcpus)

@@ -29,6 +29,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("H2", "always", "no sample of an event that excludes guests holds a guest's record"),
     Claim("H3", "always", "no sample taken in a guest holds a record of the host's"),
     Claim("H4", "always", "perf's view of the enable bit is the register's whenever host code runs with perf enabled"),
+    Claim("H5", "always", "a call-stack event's frames come back with its task as they left"),
     Claim("M1", "always", "a vCPU finds its records on another pCPU as it left them"),
     Claim("M1-live", "always", "a guest finds its records after save and restore as it left them"),
     Claim("C1", "always", "the reference counts are 0 when the last user has gone"),

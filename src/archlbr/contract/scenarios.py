@@ -17,6 +17,7 @@ TOGGLE = frozenset({"enable", "disable"})
 OPEN = frozenset({"install", "remove"})
 NMI = frozenset({"nmi"})
 FLEXIBLE, PINNED, OF_GUEST, OF_TASK = Opened(), Opened(pinned=1), Opened(exclude_guest=0), Opened(task=1)
+CALLSTACK, ONLY_GUEST = Opened(task=1, callstack=1), Opened(exclude_guest=0, exclude_host=1)
 ALL = (
     GUEST | TOGGLE | OPEN | NMI
     | {"hole", "xsaves", "xrstors", "depth", "nest", "unnest", "smi", "rsm", "migrate", "to_user", "to_kernel"}
@@ -143,6 +144,24 @@ SCENARIOS: tuple[Scenario, ...] = (
         events=(FLEXIBLE,),
         active=1,
         host_task=0,
+    ),
+    Scenario(
+        "callstack",
+        "a call-stack event of the host task that comes and goes",
+        GUEST | TOGGLE | OPEN | NMI,
+        events=(CALLSTACK,),
+    ),
+    Scenario(
+        "multiplexed", "two flexible events take turns", KEEPS_ON | NMI | {"rotate"}, events=(FLEXIBLE,), active=1
+    ),
+    Scenario("guest-only", "an event that counts in guests alone", GUEST | NMI, events=(ONLY_GUEST,), active=1),
+    Scenario(
+        "recycled",
+        "two pCPUs; a VM is closed, and a new one's perf context gets the old one's address",
+        KEEPS_ON | {"reborn"},
+        cpus=2,
+        events=(None, None),
+        roams=1,
     ),
     Scenario("everything", "two VMs on one pCPU with all of it", ALL, vcpus=2, events=(FLEXIBLE,)),
     Scenario(

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from archlbr.vpmu.designs.sharing import Vcpu
 
 
+# The most saves of one perf context where its address is used again: more would only repeat the first.
+LOGS = 2
+
+
 class Ghost(NamedTuple):
     """What a guest must read. expect: the stack if it had the LBRs alone. moved: 1 after a change of pCPU, 2 after
     save and restore. cpu: the pCPU it ran on last, plus 1.
@@ -71,7 +75,7 @@ class Scenario(NamedTuple):
 
 def setting(scenario: Scenario) -> Setting:
     """Return the host's setting in a scenario."""
-    return Setting(scenario.events, int("overflow" in scenario.may))
+    return Setting(scenario.events, int("overflow" in scenario.may), LOGS if "reborn" in scenario.may else 0)
 
 
 def start(scenario: Scenario) -> World:

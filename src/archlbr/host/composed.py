@@ -9,14 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from archlbr.host.state import QUIET, Cpu, Host, Moved, Setting, put
+from archlbr.host.state import GUEST, QUIET, Cpu, Host, Moved, Setting, put
 from archlbr.perf.events import Opened
+from archlbr.perf.schedule import TaskPerf
+from archlbr.vpmu.designs.sharing import Vcpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from archlbr.perf.schedule import TaskPerf
-    from archlbr.vpmu.designs.sharing import Sharing, Vcpu
+    from archlbr.vpmu.designs.sharing import Sharing
 
 UNOPENED = Opened()
 
@@ -54,6 +55,26 @@ class Composed(ABC):
         """Return the records that the guest on a pCPU would read."""
 
     # What the families share
+
+    def counts_here(self, cpu: Cpu, c: int) -> bool:
+        """Say whether a pCPU's host event counts where the pCPU is: in the guest, or in the host."""
+        opened = self.opened[c]
+        return not (opened.exclude_guest if cpu.phase == GUEST else opened.exclude_host)
+
+    def on_rotate(self, h: Host, c: int, _: int) -> Moved | None:
+        """Rotate, in the hrtimer: the event goes and another flexible one comes, in one interrupt.
+
+        perf_rotate_context() (kernel/events/core.c). Both ask for the LBRs, with filters that cannot be on together
+        (__intel_shared_reg_get_constraints()), and both have run before.
+        """
+        if self.opened[c].pinned or self.opened[c].task:
+            return None
+        gone = self.moves["disable"](h, c, 0)
+        return None if gone is None else self.moves["enable"](gone[0], c, 0)
+
+    def on_reborn(self, h: Host, c: int, v: int) -> Moved:
+        """Free a vCPU and its thread, and make new ones, whose perf context gets the old one's address."""
+        return Host(h.cpus, put(h.tasks, v, TaskPerf()), put(h.vcpus, v, Vcpu())), QUIET
 
     def changed(self, host: Host, c: int, cpu: Cpu) -> Host:
         """Return the host with one pCPU changed."""

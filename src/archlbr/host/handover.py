@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from archlbr.host import state as at
 from archlbr.host.handover_guest import HandoverGuest
-from archlbr.host.state import QUIET, Cpu, Host, Moved, Told
+from archlbr.host.state import QUIET, Cpu, Host, Moved, Told, put
 from archlbr.lbr.bank import GRANT, HOST, LATER, NOBODY, RELEASE, VM, WANT, Bank
 from archlbr.perf import step as perf
 from archlbr.perf.events import ACTIVE, PENDING
@@ -139,8 +139,8 @@ class Handover(HandoverGuest):
 
     # Leaving a pCPU
 
-    def put(self, h: Host, c: int, *, keeps: bool = False) -> Host:
-        """Return the host after PUT, vcpu_put(): what the registers hold of the vCPU is saved."""
+    def vcpu_put(self, h: Host, c: int, *, keeps: bool = False) -> Host:
+        """Return the host after PUT (KVM calls vcpu_put): what the registers hold of the vCPU is saved."""
         cpu = h.cpus[c]
         v = cpu.thread - 1
         if not cpu.thread or cpu.owner != VM + v or keeps:
@@ -150,19 +150,26 @@ class Handover(HandoverGuest):
 
     def on_switch(self, h: Host, c: int, to: int) -> Moved:
         """Switch tasks: vcpu_put(), and perf's task event goes or comes."""
-        h = self.put(h, c)
+        h = self.vcpu_put(h, c)
         cpu, opened = h.cpus[c], self.opened[c]
         after, asked = perf.step(cpu.perf, opened, perf.SCHED_OUT if to else perf.SCHED_IN)
-        lbr, owner = cpu.lbr, cpu.owner
+        lbr, owner, own = cpu.lbr, cpu.owner, len(h.vcpus) + c
+        task = h.tasks[own]
         if asked == RELEASE:
             lbr, owner = lbr if "task-stop" in self.lost else perf.stopped(lbr), NOBODY
+            if opened.callstack:
+                lbr, task = perf.frames_saved(lbr, task)
         elif asked == WANT:
             lbr, after, owner = self._started(lbr, wipes=True), perf.answered(after, opened, GRANT), HOST
-        return self.moved(h, c, Cpu(to, at.HOST_ON, lbr, after, 0, owner))
+            if task.image and "frames" not in self.lost:
+                lbr = perf.frames_loaded(cpu.lbr, task)
+            task = task._replace(image=())
+        tasks = h.tasks if task is h.tasks[own] else put(h.tasks, own, task)
+        return Host(put(h.cpus, c, Cpu(to, at.HOST_ON, lbr, after, 0, owner)), tasks, h.vcpus), QUIET
 
     def on_to_user(self, h: Host, c: int, _: int) -> Moved:
         """KVM_RUN returns to user space: vcpu_put()."""
-        h = self.put(h, c, keeps="put-user" in self.lost)
+        h = self.vcpu_put(h, c, keeps="put-user" in self.lost)
         return self.moved(h, c, h.cpus[c]._replace(phase=at.USER, snapshot=0))
 
     def on_to_kernel(self, h: Host, c: int, _: int) -> Moved:
@@ -232,12 +239,18 @@ class Handover(HandoverGuest):
         lbr, owner = cpu.lbr, cpu.owner
         if asked == RELEASE and cpu.perf.event == ACTIVE and "disable-enable" not in self.lost:
             lbr, owner = perf.stopped(lbr), NOBODY if owner == HOST else owner
-        return self.moved(h, c, Cpu(cpu.thread, cpu.phase, lbr, after, cpu.snapshot, owner))
+        return self.forgotten(h, c, Cpu(cpu.thread, cpu.phase, lbr, after, cpu.snapshot, owner))
+
+    def forgotten(self, h: Host, c: int, cpu: Cpu) -> Moved:
+        """Return the host with a pCPU whose event has ended, and the frames that it had saved with it."""
+        own = len(h.vcpus) + c
+        tasks = put(h.tasks, own, h.tasks[own]._replace(image=())) if h.tasks[own].image else h.tasks
+        return Host(put(h.cpus, c, cpu), tasks, h.vcpus), QUIET
 
     def on_overflow(self, h: Host, c: int, _: int) -> Moved | None:
         """Let a host counter overflow. The guest's freeze bit is not loaded: its enable bit stays."""
         cpu = h.cpus[c]
-        if cpu.perf.event != ACTIVE or cpu.perf.overflow or (cpu.phase == at.GUEST and self.opened[c].exclude_guest):
+        if cpu.perf.event != ACTIVE or cpu.perf.overflow or not self.counts_here(cpu, c):
             return None
         after = cpu._replace(perf=cpu.perf._replace(overflow=1))
         if cpu.phase == at.GUEST and "freeze-loaded" in self.lost and cpu.lbr.enable:
@@ -252,10 +265,10 @@ class Handover(HandoverGuest):
         freezes = self.setting.freezes
         if cpu.perf.event not in (ACTIVE, PENDING) or cpu.perf.overflow != freezes:
             return None
+        if not freezes and not self.counts_here(cpu, c):
+            return None
         left, seen = None, cpu.lbr
         if cpu.phase == at.GUEST:
-            if self.opened[c].exclude_guest and not freezes:
-                return None
             left = cpu = self.left(h, c)
             if "nmi-late" in self.lost:  # the hand-over is over, and its code has been recorded
                 seen = seen.switched(1).filled(HOST)

@@ -99,4 +99,4 @@ class Request(Handover):
         lbr, owner = cpu.lbr, cpu.owner
         if owner == HOST:
             lbr, owner = perf.stopped(lbr), NOBODY
-        return self.moved(h, c, Cpu(cpu.thread, cpu.phase, lbr, after, cpu.snapshot, owner))
+        return self.forgotten(h, c, Cpu(cpu.thread, cpu.phase, lbr, after, cpu.snapshot, owner))

@@ -51,11 +51,13 @@ class Host(NamedTuple):
 
 class Setting(NamedTuple):
     """What does not change. events: how each pCPU's host event is opened, None where there is none. freezes: 1 where an
-    overflow freezes the LBRs until its NMI is handled (perfmon versions 2 and 3).
+    overflow freezes the LBRs until its NMI is handled (perfmon versions 2 and 3). logs: 0, or the most saves of one
+    context where log_id is counted rather than stood for.
     """
 
     events: tuple[Opened | None, ...]
     freezes: int = 0
+    logs: int = 0
 
 
 class Told(NamedTuple):

@@ -65,24 +65,29 @@ class Vlbr(VlbrGuest):
 
     # The scheduler
 
-    def on_switch(self, h: Host, c: int, to: int) -> Moved:
+    def on_switch(self, h: Host, c: int, to: int) -> Moved | None:
         """perf_event_task_sched_out() and _in(), around KVM's vcpu_put() and vcpu_load()."""
         cpu, opened = h.cpus[c], self.opened[c]
-        lbr, perf, tasks = cpu.lbr, cpu.perf, h.tasks
+        lbr, perf, tasks, logs = cpu.lbr, cpu.perf, h.tasks, self.setting.logs
+        own = len(h.vcpus) + c
         if cpu.thread:
             v = cpu.thread - 1
-            lbr, perf, task = schedule.task_out(c, lbr, self.counts(perf), tasks[v], cpu.thread)
+            if logs and tasks[v].log == logs:
+                return None  # as far as the setting counts
+            lbr, perf, task = schedule.task_out(c, lbr, self.counts(perf), tasks[v], cpu.thread, logs)
             tasks = put(tasks, v, task)
         elif opened.task and perf.event == ACTIVE:
-            lbr = schedule.disabled_all(lbr, perf)
-            perf = schedule.host_deleted(perf, INACTIVE)
-        incoming = tasks[to - 1] if to else None
-        if not to and opened.task and perf.event == INACTIVE and perf.ran:
-            lbr, perf = schedule.host_added(lbr, perf)
-        lbr, perf, incoming = schedule.task_in(c, lbr, perf, incoming, to, opened, shortcut=self.sharing.shortcut)
-        vcpus = h.vcpus
-        if incoming is not None:
+            counted = self.counts(perf) if opened.callstack else perf
+            lbr, perf, task = schedule.host_task_out(c, lbr, counted, tasks[own], own + 1)
+            tasks = put(tasks, own, task)
+        vcpus, shortcut = h.vcpus, self.sharing.shortcut
+        if not to:
+            lbr, perf, task = schedule.host_task_in(c, lbr, perf, tasks[own], own + 1, opened, shortcut=shortcut)
+            tasks = put(tasks, own, task)
+        else:
             v = to - 1
+            lbr, perf, incoming = schedule.task_in(c, lbr, perf, tasks[v], to, opened, shortcut=shortcut)
+            assert incoming is not None
             tasks = put(tasks, v, incoming)
             if incoming.event != OFF and not vcpus[v].cleanup:
                 vcpus = put(vcpus, v, vcpus[v]._replace(cleanup=1))
@@ -107,13 +112,22 @@ class Vlbr(VlbrGuest):
         cpu = h.cpus[c]
         if self.opened[c].task and cpu.thread:
             return None
-        v = cpu.thread - 1
-        task = h.tasks[v] if cpu.thread else None
-        lbr, perf, task = schedule.host_installed(cpu.lbr, self.counts(cpu.perf), task, self.opened[c])
+        at_task = cpu.thread - 1 if cpu.thread else len(h.vcpus) + c
+        lbr, perf, task = schedule.host_installed(
+            cpu.lbr, self.counts(cpu.perf), h.tasks[at_task], self.opened[c], vcpu=int(cpu.thread > 0)
+        )
         after = Cpu(cpu.thread, cpu.phase, lbr, perf, cpu.snapshot, 0)
-        if task is None:
-            return self.moved(h, c, after)
-        return self.with_vcpu(h, c, after, v, h.vcpus[v], task), QUIET
+        return Host(put(h.cpus, c, after), put(h.tasks, at_task, task), h.vcpus), QUIET
+
+    def _removed(self, h: Host, c: int, state: int) -> Moved:
+        cpu = h.cpus[c]
+        own = len(h.vcpus) + c
+        task = h.tasks[own] if self.opened[c].callstack else None
+        # The own_filter repair: intel_pmu_lbr_del() looks at this event's filter, a call-stack's if it has a context.
+        before = self.counts(cpu.perf) if task is not None else cpu.perf
+        lbr, perf, task = schedule.host_removed(cpu.lbr, before, state, task)
+        tasks = h.tasks if task is None else put(h.tasks, own, task)
+        return Host(put(h.cpus, c, cpu._replace(lbr=lbr, perf=perf)), tasks, h.vcpus), QUIET
 
     def on_install(self, h: Host, c: int, _: int) -> Moved | None:
         """__perf_install_in_context(), by IPI."""
@@ -129,21 +143,19 @@ class Vlbr(VlbrGuest):
         cpu = h.cpus[c]
         if cpu.perf.event != ACTIVE or cpu.perf.overflow:
             return None
-        lbr, perf = schedule.host_removed(cpu.lbr, cpu.perf, INACTIVE)
-        return self.moved(h, c, cpu._replace(lbr=lbr, perf=perf))
+        return self._removed(h, c, INACTIVE)
 
     def on_remove(self, h: Host, c: int, _: int) -> Moved | None:
         """__perf_remove_from_context(), by IPI."""
         cpu = h.cpus[c]
         if cpu.perf.event == OFF or cpu.perf.overflow:
             return None
-        lbr, perf = schedule.host_removed(cpu.lbr, cpu.perf, OFF)
-        return self.moved(h, c, cpu._replace(lbr=lbr, perf=perf))
+        return self._removed(h, c, OFF)
 
     def on_overflow(self, h: Host, c: int, _: int) -> Moved | None:
         """Perfmon v2 and v3: hardware clears the enable bit, in the guest the guest's own (its freeze bit is set)."""
         cpu = h.cpus[c]
-        if cpu.perf.event != ACTIVE or cpu.perf.overflow or (cpu.phase == at.GUEST and self.opened[c].exclude_guest):
+        if cpu.perf.event != ACTIVE or cpu.perf.overflow or not self.counts_here(cpu, c):
             return None
         after = cpu._replace(perf=cpu.perf._replace(overflow=1), lbr=cpu.lbr.switched(0), owner=0)
         if cpu.phase != at.GUEST or not cpu.lbr.enable:
@@ -157,10 +169,10 @@ class Vlbr(VlbrGuest):
         freezes = self.setting.freezes
         if cpu.perf.event != ACTIVE or cpu.perf.overflow != freezes:
             return None
+        if not freezes and not self.counts_here(cpu, c):
+            return None
         left = None
         if cpu.phase == at.GUEST:
-            if self.opened[c].exclude_guest and not freezes:
-                return None
             seen = cpu.lbr
             left = cpu = self.left(h, c)
             if not self.sharing.nmi_first and cpu.lbr.enable:

@@ -25,7 +25,7 @@ class VlbrGuest(Composed):
 
     def counts(self, perf: CpuPerf) -> CpuPerf:
         """Return perf's state for intel_pmu_lbr_del(): with the repair, as if its own event had been added last."""
-        return perf._replace(last_is_guest=1) if self.sharing.own_filter else perf
+        return perf._replace(last_callstack=1) if self.sharing.own_filter else perf
 
     def view(self, cpu: Cpu) -> int:
         """Return perf's view of the enable bit: on while a host event runs and the vLBR does not."""

@@ -16,8 +16,14 @@ STATES = ("off", "inactive", "active", "pending", "refused", "error")
 
 
 class Opened(NamedTuple):
-    """How a host LBR event was opened; pinned: `:D`. exclude_guest: `:H`. task: it follows a task, not a pCPU."""
+    """How a host LBR event was opened; pinned: `:D`. exclude_guest: `:H`. task: it follows a task, not a pCPU.
+
+    exclude_host: `:G`, it counts in guests alone. callstack: `--call-graph lbr`, whose stack is the task's own and is
+    saved and restored with it. Its branch filter is HOST, the name of a bank's filter.
+    """
 
     pinned: int = 0
     exclude_guest: int = 1
     task: int = 0
+    exclude_host: int = 0
+    callstack: int = 0

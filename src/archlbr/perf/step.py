@@ -15,7 +15,7 @@ from archlbr.perf.events import ACTIVE, INACTIVE, OFF, PENDING, REFUSED, Opened
 from archlbr.perf.samples import NONE, STALE, Sample
 
 if TYPE_CHECKING:
-    from archlbr.perf.schedule import CpuPerf
+    from archlbr.perf.schedule import CpuPerf, TaskPerf
 
 INSTALL, ENABLE, DISABLE, REMOVE, SCHED_OUT, SCHED_IN = range(6)
 
@@ -63,6 +63,17 @@ def started(lbrs: B, *, wipes: bool = True, enables: bool = True, selects: bool 
 def stopped(lbrs: B) -> B:
     """Return the registers once the host has stopped recording."""
     return lbrs.controlled(0)
+
+
+def frames_saved(lbrs: B, task: TaskPerf) -> tuple[B, TaskPerf]:
+    """Return the registers, and a task's context with its call-stack event's frames, when the task leaves."""
+    lbrs, stack = lbrs.saved()
+    return lbrs, task._replace(image=stack if any(stack) else ())
+
+
+def frames_loaded(lbrs: B, task: TaskPerf) -> B:
+    """Return the registers once a call-stack event records again, above the frames that its task left."""
+    return lbrs.loaded(HOST, task.image).programmed(HOST, 1)
 
 
 def sample(lbrs: Bank, owner: int, event: int, *, asks_owner: bool = True, says_none: bool = True) -> Sample:
