@@ -1,8 +1,8 @@
 """The named scenarios: each a bound small enough to be explored completely, and what it is for.
 
 `verdicts` explores every design in every scenario that it belongs to. The whole product is out of reach; what a verdict
-says, it says over these. `everything` has every feature at once, and each pair of features with it, for the designs in
-which the registers have an owner: their states are few enough.
+says, it says over these, and `features` computes that each pair of features is together in one. `everything` has every
+feature at once, for the designs in which the registers have an owner: their states are few enough.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ OPEN = frozenset({"install", "remove"})
 NMI = frozenset({"nmi"})
 FLEXIBLE, PINNED, OF_GUEST, OF_TASK = Opened(), Opened(pinned=1), Opened(exclude_guest=0), Opened(task=1)
 CALLSTACK, ONLY_GUEST = Opened(task=1, callstack=1), Opened(exclude_guest=0, exclude_host=1)
+PINNED_OF_GUEST = Opened(pinned=1, exclude_guest=0)
+FAILS = frozenset({"lbr_on_fails", "lose_slot"})
 ALL = (
     GUEST | TOGGLE | OPEN | NMI
     | {"hole", "xsaves", "xrstors", "depth", "nest", "unnest", "smi", "rsm", "migrate", "to_user", "to_kernel"}
     | {"get_msrs", "reenter"}
 )  # fmt: skip
 
-SCENARIOS: tuple[Scenario, ...] = (
+ALONE: tuple[Scenario, ...] = (
     Scenario(
         "lend", "one VM and a flexible host event that comes and goes", GUEST | TOGGLE | OPEN | NMI, events=(FLEXIBLE,)
     ),
@@ -181,6 +183,145 @@ SCENARIOS: tuple[Scenario, ...] = (
         roams=1,
     ),
 )
+
+SAMPLED, MOVED = frozenset({"nmi", "overflow", "rotate"}), frozenset({"migrate", "get_msrs", "to_user", "to_kernel"})
+# Each pair of features in at least one scenario, for the designs too whose states are too many for `everything`:
+# `features` says which pairs there are. One VM with all of it under an event of each kind, and two VMs, two pCPUs and
+# two host events with a few features at a time.
+PAIRED: tuple[Scenario, ...] = (
+    Scenario(
+        "mixed-guest",
+        "one VM with all of it, an event that counts in guests alone",
+        ALL | FAILS | {"overflow", "rotate"},
+        events=(ONLY_GUEST,),
+    ),
+    Scenario(
+        "mixed-pinned",
+        "one VM with all of it, a pinned event that counts in the guest",
+        ALL | FAILS | {"overflow"},
+        events=(PINNED_OF_GUEST,),
+    ),
+    Scenario(
+        "mixed-callstack", "one VM with all of it, a call-stack event", ALL | FAILS | {"overflow"}, events=(CALLSTACK,)
+    ),
+    Scenario(
+        "neighbours-nested",
+        "two VMs that run L2, enter SMM and write a sparse stack",
+        KEEPS_ON | {"nest", "unnest", "smi", "rsm", "hole"},
+        vcpus=2,
+        host_task=0,
+    ),
+    Scenario(
+        "neighbours-moved",
+        "two VMs that are saved and restored, read from outside and return to user space",
+        KEEPS_ON | MOVED | {"reenter", "lose_slot"},
+        vcpus=2,
+    ),
+    Scenario(
+        "neighbours-xsaves",
+        "two VMs that use XSAVES and write DEPTH",
+        KEEPS_ON | {"xsaves", "xrstors", "depth", "lbr_on_fails"},
+        vcpus=2,
+        host_task=0,
+    ),
+    Scenario(
+        "neighbours-sampled",
+        "two VMs under an event that counts in guests alone and takes turns",
+        SAMPLED | {"lbr_on"},
+        vcpus=2,
+        host_task=0,
+        events=(ONLY_GUEST,),
+        active=1,
+    ),
+    Scenario(
+        "neighbours-opened",
+        "two VMs, a pinned event that counts in the guest is opened and closed",
+        OPEN | {"lbr_on"},
+        vcpus=2,
+        host_task=0,
+        events=(PINNED_OF_GUEST,),
+    ),
+    Scenario(
+        "neighbours-callstack",
+        "two VMs and a host task with a call-stack event",
+        TOGGLE | OPEN | {"lbr_on"},
+        vcpus=2,
+        events=(CALLSTACK,),
+    ),
+    Scenario(
+        "roam-nested",
+        "two pCPUs with an event each, one VM that runs L2, enters SMM and writes a sparse stack",
+        KEEPS_ON | {"nest", "unnest", "smi", "rsm", "hole"},
+        cpus=2,
+        events=(FLEXIBLE, PINNED),
+        active=1,
+        roams=1,
+    ),
+    Scenario(
+        "roam-moved",
+        "two pCPUs with an event each, one VM that is saved and restored and returns to user space",
+        KEEPS_ON | MOVED | {"reenter", "lose_slot"},
+        cpus=2,
+        events=(FLEXIBLE, PINNED),
+        active=1,
+        roams=1,
+    ),
+    Scenario(
+        "roam-xsaves",
+        "two pCPUs with an event each, one VM that uses XSAVES and writes DEPTH",
+        KEEPS_ON | {"xsaves", "xrstors", "depth", "lbr_on_fails"},
+        cpus=2,
+        events=(FLEXIBLE, PINNED),
+        active=1,
+        roams=1,
+    ),
+    Scenario(
+        "roam-sampled",
+        "one VM on two pCPUs under two events that count in the guest",
+        SAMPLED | {"lbr_on"},
+        cpus=2,
+        events=(ONLY_GUEST, PINNED_OF_GUEST),
+        active=1,
+        roams=1,
+    ),
+    Scenario(
+        "roam-opened",
+        "one VM on two pCPUs, two events that are opened and closed",
+        OPEN | {"lbr_on"},
+        cpus=2,
+        events=(PINNED_OF_GUEST, ONLY_GUEST),
+        roams=1,
+    ),
+    Scenario(
+        "roam-callstack",
+        "one VM on two pCPUs, a call-stack event and a pinned one come and go",
+        TOGGLE | {"lbr_on"},
+        cpus=2,
+        events=(CALLSTACK, PINNED_OF_GUEST),
+        active=1,
+        roams=1,
+    ),
+    Scenario(
+        "roam-callstack-guest",
+        "one VM on two pCPUs, a call-stack event and one of guests alone that takes turns",
+        frozenset({"lbr_on", "rotate"}),
+        cpus=2,
+        events=(CALLSTACK, ONLY_GUEST),
+        active=1,
+        roams=1,
+    ),
+    Scenario(
+        "two-by-two",
+        "two VMs on two pCPUs with an event each",
+        frozenset({"lbr_on"}),
+        cpus=2,
+        vcpus=2,
+        events=(FLEXIBLE, PINNED),
+        active=1,
+        roams=1,
+    ),
+)
+SCENARIOS = (*ALONE, *PAIRED)
 # Two pCPUs, two VMs, two host events and all of it: beyond any exhaustive search, walked at random only.
 WHOLE = Scenario(
     "whole",
@@ -228,3 +369,8 @@ def bounded(scenario: Scenario, bound: str, value: str) -> Scenario:
 def belongs(family: str, scenario: Scenario) -> bool:
     """Say whether a family of designs is explored in a scenario: the largest are for `handover` alone."""
     return family == "handover" or not scenario.name.startswith("everything")
+
+
+def large(scenario: Scenario) -> bool:
+    """Say whether a scenario is left out where only the small ones are asked for."""
+    return scenario.name.startswith(("everything", "mixed"))

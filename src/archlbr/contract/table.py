@@ -68,7 +68,7 @@ def scenarios_of(design: Sharing, wanted: Sequence[str] = (), *, small: bool = F
     return [
         scenario
         for scenario in chosen
-        if scenarios.belongs(design.family, scenario) and not (small and scenario.name.startswith("everything"))
+        if scenarios.belongs(design.family, scenario) and not (small and scenarios.large(scenario))
     ]
 
 

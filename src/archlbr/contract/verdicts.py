@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from archlbr.check import replay
@@ -16,7 +17,7 @@ from archlbr.check.liveness import known_by_key, violation
 from archlbr.check.model import Model, Property, S, always, response, sometimes
 from archlbr.check.parts import Packed
 from archlbr.check.reduce import least_of
-from archlbr.contract import designs, reduction
+from archlbr.contract import designs, reduction, scenarios
 from archlbr.contract.parts import WorldInParts, places
 from archlbr.contract.properties import BIT, CLAIMS
 from archlbr.contract.symmetry import exchanged, symmetric
@@ -78,14 +79,12 @@ def applies(design: Sharing, claim: str) -> bool:
     return claim != "L2-entry" or design.family == REQUEST
 
 
-def _wants_in_vain(world: World) -> bool:
+def _wants_in_vain(world: World, v: int) -> bool:
     # vLBR: the guest's bit is set, its event is gone or in ERROR, and no host event contends.
     if any(cpu.perf.event == ACTIVE for cpu in world.cpus):
         return False
-    return any(
-        vcpu.enable and vcpu.level == 1 and task.event in (ERROR, OFF)
-        for vcpu, task in zip(world.vcpus, world.tasks[: len(world.vcpus)], strict=True)
-    )
+    vcpu = world.vcpus[v]
+    return bool(vcpu.enable and vcpu.level == 1 and world.tasks[v].event in (ERROR, OFF))
 
 
 def claims(design: Sharing, scenario: Scenario) -> list[Property[World]]:
@@ -97,19 +96,21 @@ def claims(design: Sharing, scenario: Scenario) -> list[Property[World]]:
         for claim in CLAIMS
         if claim.kind == "always" and applies(design, claim.name)
     ]
-    vlbr = design.family == VLBR
-    owed: dict[str, tuple[Callable[[World], bool], tuple[int, ...]]] = {
-        "L1": (_wants_in_vain, at_cpus + at_tasks + at_vcpus) if vlbr else (_starved, at_vcpus),
-        "L2": (_pending, at_cpus),
-        "L2-sched": (_pending, at_cpus),
-        "L3": (_in_transit, at_cpus),
-    }
+    # Of each vCPU and of each pCPU apart: what one is owed is not what another gets.
     scheduled = (*fair, *(f"switch:{v + 1}" for v in range(scenario.vcpus)))
-    for name, (owes, where) in owed.items():
+    if applies(design, "L1"):
+        for v in range(scenario.vcpus):
+            if design.family == VLBR:
+                places_of = (*at_cpus, at_tasks[v], at_vcpus[v])
+                found.append(response("L1", partial(_wants_in_vain, v=v), scheduled, places_of, strong=1))
+            else:
+                found.append(response("L1", partial(_starved, v=v), scheduled, at_vcpus[v : v + 1], strong=1))
+    for name, owes, promised in (("L2", _pending, fair), ("L2-sched", _pending, scheduled), ("L3", _in_transit, fair)):
         if applies(design, name):
-            by_threads = name in ("L1", "L2-sched")
-            promised = scheduled if by_threads else fair
-            found.append(response(name, owes, promised, where, strong=int(by_threads)))
+            strong = int(promised is scheduled)
+            found += [
+                response(name, partial(owes, c=c), promised, (at_cpus[c],), strong=strong) for c in range(scenario.cpus)
+            ]
     if design.family == REQUEST:
         found.append(always("R9", _not_evicted, at_cpus))
     return found
@@ -120,16 +121,16 @@ def _unseen(name: str) -> Callable[[World], bool]:
     return lambda world: not world.seen & bit
 
 
-def _starved(world: World) -> bool:
-    return any(vcpu.starved for vcpu in world.vcpus)
+def _starved(world: World, v: int) -> bool:
+    return bool(world.vcpus[v].starved)
 
 
-def _pending(world: World) -> bool:
-    return any(cpu.perf.event == PENDING for cpu in world.cpus)
+def _pending(world: World, c: int) -> bool:
+    return world.cpus[c].perf.event == PENDING
 
 
-def _in_transit(world: World) -> bool:
-    return any(cpu.phase in IN_TRANSIT for cpu in world.cpus)
+def _in_transit(world: World, c: int) -> bool:
+    return world.cpus[c].phase in IN_TRANSIT
 
 
 def _not_evicted(world: World) -> bool:
@@ -175,7 +176,7 @@ def judge(
     host = designs.model(design, scenario)
     check_determinism(host, 1, SELF_CHECK)
     asked = [claim for claim in claims(design, scenario) if wanted is None or claim.name in wanted]
-    if scenario.cpus * scenario.vcpus == 1:
+    if scenario.cpus * scenario.vcpus == 1 and not scenarios.large(scenario):
         return _judged(design, scenario, host, asked, witnesses(scenario), tick)
     parted = WorldInParts(host)
     packed = Packed(parted)
