@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from archlbr.contract.judge import Judge
 from archlbr.contract.menu import KINDS, menu, words
 from archlbr.contract.world import Scenario, World, setting, start
+from archlbr.host import Host
 from archlbr.host.step import composed
 from archlbr.lbr.bank import VM
 
 if TYPE_CHECKING:
-    from archlbr.host import Action, Host
+    from archlbr.host import Action
     from archlbr.vpmu.designs.sharing import Sharing
 
 
@@ -27,7 +28,8 @@ def disowned(host: Host, v: int) -> Host:
         return tuple([gone if tag == mine else tag for tag in stack])
 
     cpus = tuple([cpu._replace(lbr=cpu.lbr.written(renamed(cpu.lbr.stack))) for cpu in host.cpus])
-    return host._replace(cpus=cpus)
+    tasks = tuple([task._replace(image=renamed(task.image)) for task in host.tasks])
+    return Host(cpus, tasks, tuple([vcpu._replace(image=renamed(vcpu.image)) for vcpu in host.vcpus]))
 
 
 class HostModel:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from archlbr.check import replay
+from archlbr.contract import costs
 from archlbr.contract.answers import ANSWERS, CONTEXTS, GAPS, TO_THE_GUEST, TO_THE_HOST
 from archlbr.contract.contention import ROWS, broken
 from archlbr.contract.designs import DESIGNS
@@ -80,6 +81,14 @@ def as_rst(table: Table) -> str:
             for named in NAMED
         ],
     )
+    lines += heading("What it costs")
+    lines += [
+        f"Accesses to LBR registers with {costs.DEPTH} records, counted while the model's step ran. In brackets",
+        f"cycles: by assumption {costs.CYCLES[0]} an MSR access and {costs.CYCLES[2]} an XSAVES or XRSTORS, not measured.",
+        "",
+    ]
+    head, *rows = zip(*costs.table(), strict=True)
+    lines += grid(head, rows)
     lines += _violations(table)
     lines += heading("Known gaps")
     lines += [f"- {gap}" for gap in GAPS]

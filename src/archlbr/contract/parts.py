@@ -79,8 +79,10 @@ class WorldInParts:
             mine = self.of_vcpu(argument)
             return Touch((*self.places.cpus, *mine), (c, *mine, *seen))
         if kind == "reborn":
-            mine = self.of_vcpu(argument)
-            return Touch((*self.places.cpus, *mine), (*self.places.cpus, *mine, *seen))
+            everywhere = tuple(range(self._ends[3]))
+            return Touch(
+                (*everywhere, self.places.ghosts[argument]), (*everywhere, self.places.ghosts[argument], *seen)
+            )
         cpu = world.host.cpus[c]
         of = {cpu.thread - 1, cpu.owner - VM, argument - 1 if kind == "switch" else -1}
         touched = (c, self.places.host_tasks[c], *(place for v in sorted(of) if v >= 0 for place in self.of_vcpu(v)))
