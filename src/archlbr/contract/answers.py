@@ -122,8 +122,8 @@ TO_THE_GUEST = ("S1", "S2", "S4", "G1", "G2", "M1", "M1-live", "L1")
 TO_THE_HOST = ("S3", "S5", "H1", "H2", "H3", "H4", "H5", "C1", "L2-entry", "L2", "L2-sched", "L3")
 GAPS = (
     "Between the hand-over and VM entry, and between VM exit and the hand-over, host code is recorded for nobody.",
-    "A host stack starts empty after an exit. A call-stack event of a host task keeps its frames; one that follows a vCPU"
-    " thread itself is not modelled.",
+    "A host stack starts empty after an exit. A host task's call-stack event keeps its frames; one that follows a vCPU"
+    " thread is not modelled.",
     "A guest's PMI freezes by KVM's hand, some branches late, because the guest's freeze bit is not loaded.",
     "One host event a pCPU is modelled, and two that take turns. A group matters by the counters it takes from the vLBR"
     " event, which is modelled as their loss; cgroups, PEBS and the BPF branch snapshot are not modelled.",

@@ -84,7 +84,7 @@ def as_rst(table: Table) -> str:
     lines += heading("What it costs")
     lines += [
         f"Accesses to LBR registers with {costs.DEPTH} records, counted while the model's step ran. In brackets",
-        f"cycles: by assumption {costs.CYCLES[0]} an MSR access and {costs.CYCLES[2]} an XSAVES or XRSTORS, not measured.",
+        f"cycles, assumed and not measured: {costs.CYCLES[0]} an MSR access, {costs.CYCLES[2]} an XSAVES or XRSTORS.",
         "",
     ]
     head, *rows = zip(*costs.table(), strict=True)

@@ -79,12 +79,14 @@ def applies(design: Sharing, claim: str) -> bool:
     return claim != "L2-entry" or design.family == REQUEST
 
 
-def _wants_in_vain(world: World, v: int) -> bool:
+def _wants_in_vain(world: World) -> bool:
     # vLBR: the guest's bit is set, its event is gone or in ERROR, and no host event contends.
     if any(cpu.perf.event == ACTIVE for cpu in world.cpus):
         return False
-    vcpu = world.vcpus[v]
-    return bool(vcpu.enable and vcpu.level == 1 and world.tasks[v].event in (ERROR, OFF))
+    return any(
+        vcpu.enable and vcpu.level == 1 and task.event in (ERROR, OFF)
+        for vcpu, task in zip(world.vcpus, world.tasks[: len(world.vcpus)], strict=True)
+    )
 
 
 def claims(design: Sharing, scenario: Scenario) -> list[Property[World]]:
@@ -96,15 +98,13 @@ def claims(design: Sharing, scenario: Scenario) -> list[Property[World]]:
         for claim in CLAIMS
         if claim.kind == "always" and applies(design, claim.name)
     ]
-    # Of each vCPU and of each pCPU apart: what one is owed is not what another gets.
+    # L1 of all vCPUs together, whose names symmetry exchanges; L2 and L3 of each pCPU apart: what one is owed is not what
+    # another gets.
     scheduled = (*fair, *(f"switch:{v + 1}" for v in range(scenario.vcpus)))
     if applies(design, "L1"):
-        for v in range(scenario.vcpus):
-            if design.family == VLBR:
-                places_of = (*at_cpus, at_tasks[v], at_vcpus[v])
-                found.append(response("L1", partial(_wants_in_vain, v=v), scheduled, places_of, strong=1))
-            else:
-                found.append(response("L1", partial(_starved, v=v), scheduled, at_vcpus[v : v + 1], strong=1))
+        vlbr = design.family == VLBR
+        starves, where = (_wants_in_vain, at_cpus + at_tasks + at_vcpus) if vlbr else (_starved, at_vcpus)
+        found.append(response("L1", starves, scheduled, where, strong=1))
     for name, owes, promised in (("L2", _pending, fair), ("L2-sched", _pending, scheduled), ("L3", _in_transit, fair)):
         if applies(design, name):
             strong = int(promised is scheduled)
@@ -121,8 +121,8 @@ def _unseen(name: str) -> Callable[[World], bool]:
     return lambda world: not world.seen & bit
 
 
-def _starved(world: World, v: int) -> bool:
-    return bool(world.vcpus[v].starved)
+def _starved(world: World) -> bool:
+    return any(vcpu.starved for vcpu in world.vcpus)
 
 
 def _pending(world: World, c: int) -> bool:
