@@ -42,6 +42,13 @@ def test_the_document_holds_each_verdict_of_the_table(table) -> None:
         assert row[1].split() == [table.cells[design][claim.name].verdict for design in table.cells]
 
 
+def test_the_document_has_what_each_design_costs(table) -> None:
+    lines = as_rst(table).splitlines()
+    row = next(line for line in lines[lines.index("What it costs") :] if line.startswith("vlbr-6.12, no host event"))
+    assert "1 RDMSR (100)" in row
+    assert "98 RDMSR (9,800)" in row
+
+
 @pytest.mark.foreign
 @pytest.mark.skipif(
     not shutil.which("sphinx-build"), reason="sphinx-build is missing (Debian: apt install python3-sphinx)"

@@ -87,7 +87,7 @@ def as_rst(table: Table) -> str:
         f"cycles, assumed and not measured: {costs.CYCLES[0]} an MSR access, {costs.CYCLES[2]} an XSAVES or XRSTORS.",
         "",
     ]
-    head, *rows = zip(*costs.table(), strict=True)
+    head, *rows = costs.table()
     lines += grid(head, rows)
     lines += _violations(table)
     lines += heading("Known gaps")

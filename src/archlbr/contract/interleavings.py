@@ -1,7 +1,8 @@
 """The interleavings that have a name: where the search must find each, or must not.
 
-I1 to I17, A1 to A5 and R1 to R9 are those of reference perf-kvm-contract.md, B and C. Each is tied to the scenario in
-which nothing else breaks the property first, so that the shortest path there is the interleaving.
+I1 to I17, A1 to A5 and R1 to R9 are those of reference perf-kvm-contract.md, B and C; I6d is ours
+(decision 031). Each is tied to the scenario in which nothing else breaks the property first, so that the shortest path
+there is the interleaving.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def claims(design: Sharing, scenario: Scenario) -> list[Property[World]]:
         for claim in CLAIMS
         if claim.kind == "always" and applies(design, claim.name)
     ]
-    # L1 of all vCPUs together, whose names symmetry exchanges; L2 and L3 of each pCPU apart: what one is owed is not what
+    # L1 of all vCPUs together, whose names symmetry exchanges. L2 and L3 of each pCPU: what one is owed is not what
     # another gets.
     scheduled = (*fair, *(f"switch:{v + 1}" for v in range(scenario.vcpus)))
     if applies(design, "L1"):
