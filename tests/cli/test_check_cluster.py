@@ -63,7 +63,7 @@ def test_a_table_is_the_same_though_a_worker_is_killed_half_way(two) -> None:
     assert found == explored(chosen, small=True)
     assert found.complete
     assert two.workers[0].wait(10) == -signal.SIGKILL
-    assert len(ended) == len(found.outcomes) == 60
+    assert len(ended) == len(found.outcomes) == 68
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ SYMMETRY, INDEPENDENCE = frozenset({reduction.SYMMETRY}), frozenset({reduction.I
 PAIRS = [
     (designs.named(name.split("/")[0]), scenarios.named(name.split("/")[1]))
     for name, line in MANIFEST.items()
-    if line["states"] <= MOST
+    if line["states"] <= (MOST if scenarios.named(name.split("/")[1]) in scenarios.ALONE else MOST // 10)
 ]
 ALIKE = [(design, scenario) for design, scenario in PAIRS if symmetric(scenario)]
 APART = [(design, scenario) for design, scenario in PAIRS if reduction.independent(design, scenario)]

@@ -93,7 +93,9 @@ def test_each_property_of_archlbr_has_a_bug_that_breaks_it() -> None:
     assert asked - {bug.claim for bug in BUGS} == {"L2-sched"}  # claim-defer breaks it with L2
 
 
-@pytest.mark.parametrize("scenario", [s for s in scenarios.SCENARIOS if not scenarios.large(s)], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "scenario", [s for s in scenarios.SCENARIOS if not s.name.startswith("everything")], ids=lambda s: s.name
+)
 def test_archlbr_holds(scenario) -> None:
     found = judge(designs.named("archlbr"), scenario)
     assert found.exploration.complete
