@@ -14,7 +14,7 @@ from bench.check_manifest import MANIFEST, entry, pairs, read
 from archlbr.contract import designs, scenarios
 from archlbr.contract.verdicts import judge
 
-SMALL = 95_000
+SMALL = 30_000
 
 
 def test_the_manifest_names_each_exploration_once() -> None:

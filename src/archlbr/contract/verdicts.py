@@ -134,8 +134,11 @@ def _in_transit(world: World, c: int) -> bool:
 
 
 def _not_evicted(world: World) -> bool:
-    # While a request is pending, no host code evicts what the guest has in the registers.
-    return not any(cpu.perf.event == PENDING and cpu.owner >= VM and HOST in cpu.lbr.stack for cpu in world.cpus)
+    # While a request is pending, no host code records into what is the guest's. That a host record is there is not yet
+    # an eviction: R5 gives the guest one that a stale request had saved as its own.
+    return not any(
+        cpu.perf.event == PENDING and cpu.owner >= VM and cpu.phase != at.GUEST and cpu.lbr.enable for cpu in world.cpus
+    )
 
 
 def _guest_records(world: World) -> bool:
