@@ -60,7 +60,7 @@ def test_each_operation_on_tags_is_the_facility_s(seed: int) -> None:
 
 def test_what_is_recorded_and_what_is_wiped_leaves_the_filter_alone() -> None:
     programmed = tagged.Lbrs(1, 5, (2, 1, 0))
-    assert tagged.recorded(programmed, 7) == tagged.Lbrs(1, 5, (7, 2, 1))
-    assert tagged.recorded(programmed._replace(enable=0), 7) == tagged.Lbrs(0, 5, (2, 1, 0))
-    assert tagged.wiped(programmed) == tagged.Lbrs(1, 5, (0, 0, 0))
+    assert programmed.recorded(7) == tagged.Lbrs(1, 5, (7, 2, 1))
+    assert programmed._replace(enable=0).recorded(7) == tagged.Lbrs(0, 5, (2, 1, 0))
+    assert programmed.wiped() == tagged.Lbrs(1, 5, (0, 0, 0))
     assert tagged.reset(2) == tagged.Lbrs(0, 0, (0, 0))

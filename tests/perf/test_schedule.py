@@ -39,11 +39,11 @@ def test_a_flexible_event_is_added_after_the_vlbr_so_that_the_count_drifts() -> 
 
 
 def test_opening_a_pinned_event_wipes_the_guest_and_opening_a_flexible_one_does_not() -> None:
-    lbr, perf, task = schedule.host_installed(GUESTS, RUNNING, ON, PINNED)
+    lbr, perf, task = schedule.host_installed(GUESTS, RUNNING, ON, PINNED, vcpu=1)
     assert lbr == Lbrs(0, NOBODY, (0, 0))
     assert (perf.users, perf.guest, perf.event) == (2, 1, ACTIVE)
     assert task == ON
-    lbr, perf, _ = schedule.host_installed(GUESTS, RUNNING, ON, FLEXIBLE)
+    lbr, perf, _ = schedule.host_installed(GUESTS, RUNNING, ON, FLEXIBLE, vcpu=1)
     assert lbr == GUESTS
     assert (perf.users, perf.guest, perf.event) == (2, 1, ACTIVE)
 
