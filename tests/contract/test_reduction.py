@@ -38,7 +38,7 @@ def test_symmetry_keeps_every_verdict_and_halves_the_states(design, scenario) ->
     assert reduced.exploration.deadlock == whole.exploration.deadlock
     # The farthest state and its image need not be equally far.
     assert whole.exploration.depth - 1 <= reduced.exploration.depth <= whole.exploration.depth
-    assert whole.exploration.states / 2 <= reduced.exploration.states < 0.68 * whole.exploration.states
+    assert whole.exploration.states / 2 <= reduced.exploration.states < 0.7 * whole.exploration.states
 
 
 @pytest.mark.parametrize(("design", "scenario"), APART, ids=lambda one: one.name)
@@ -93,7 +93,7 @@ def test_what_is_local_commutes_with_all_that_another_pcpu_does(design, scenario
                 assert there._replace(seen=0) == back._replace(seen=0)
                 assert (there.seen, after.seen) == (other.seen, back.seen)
                 met += 1
-    assert met > 0 or scenario.name == "roam"  # its other pCPU has nothing to do but to switch
+    assert met > 0 or scenario.name.startswith("roam")  # its other pCPU has nothing to do but to switch
 
 
 def test_a_reduced_lasso_is_one() -> None:
