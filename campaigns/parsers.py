@@ -17,8 +17,10 @@ import zlib
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from tests.profile import examples
 from tests.vpmu.parts import Vcpu, leaves, old_part
 from tests.vpmu.test_snapshot import saved, source
@@ -34,7 +36,10 @@ from archlbr.decode.dump import read_dump
 from archlbr.decode.names import parse_bits, parse_msr, parse_value
 from archlbr.errors import InputError
 from archlbr.guest import elf
+from archlbr.machine import image as machine_image
 from archlbr.machine import images
+from archlbr.machine import snapshot as machine
+from archlbr.machine.models import SAPPHIRE_RAPIDS
 from archlbr.perf.filters import parse_filter
 from archlbr.profile import build_id
 from archlbr.profile import images as files
@@ -48,6 +53,7 @@ from archlbr.report.stacks import read_stacks
 from archlbr.report.symbols import SymbolFile
 from archlbr.vpmu import image as snapshot_image
 from archlbr.vpmu.designs import ARCHLBR
+from archlbr.vpmu.designs.hypervisors import HYPERVISORS
 from archlbr.vpmu.snapshot import restore
 
 if TYPE_CHECKING:
@@ -140,6 +146,48 @@ def _seal_snapshot(content: bytes) -> bytes:
     body[:8] = snapshot_image.MAGIC
     struct.pack_into("<II", body, 8, snapshot_image.VERSION, len(body) + 32)
     return bytes(body) + hashlib.sha256(body).digest()
+
+
+_MACHINE_MEMORY = 1 << 20
+
+
+def _machines() -> list[bytes]:
+    """Return a machine with two pages that are not empty, laid down as `machine.snapshot` lays it down."""
+    vcpu = SimpleNamespace(model=SAPPHIRE_RAPIDS, hypervisor=SimpleNamespace(name=next(iter(HYPERVISORS))))
+    memory = np.zeros((_MACHINE_MEMORY // machine_image.PAGE, machine_image.PAGE // 8), np.uint64)
+    memory[3:5] = 7
+    packer = machine_image.Packer()
+    whole = packer.preamble()
+    whole += packer.frame(machine_image.HEAD, machine._head(SimpleNamespace(vcpu=vcpu, memory=bytes(_MACHINE_MEMORY))))
+    for pages in machine_image.packed(memory, np.array([3, 4])):
+        whole += packer.frame(machine_image.PAGES, pages)
+    whole += packer.frame(machine_image.VCPU, saved(_targets()[0]))
+    whole += packer.frame(machine_image.STATE, machine_image.pack_json({"words": [1, 2], "devices": {"uart": [0]}}))
+    return [whole + packer.done()]
+
+
+def _read_machine(content: bytes) -> None:
+    stream = io.BytesIO(content)
+    source_of_frames = machine_image.Unpacker(stream.read)
+    board = SimpleNamespace(memory=memoryview(bytearray(_MACHINE_MEMORY)))
+    received = machine.read(source_of_frames, lambda _head: board)
+    source_of_frames.end()
+    snapshot_image.unpack(received.parts.vcpu)
+    machine_image.unpack_json(received.parts.state)
+
+
+def _seal_machine(content: bytes) -> bytes:
+    packer = machine_image.Packer()
+    whole, at = packer.preamble(), 16
+    kinds = (machine_image.HEAD, machine_image.PAGES, machine_image.VCPU, machine_image.STATE, machine_image.SENT)
+    while at + 16 <= len(content):
+        kind, _, length = struct.unpack_from("<4sIQ", content, at)
+        if kind == machine_image.DONE:
+            break
+        frame = content[at + 16 : at + 16 + length]
+        whole += packer.frame(kind if kind in kinds else machine_image.PAGES, frame)
+        at += 16 + len(frame)
+    return whole + packer.done()
 
 
 _SOURCE = "int twice(int n) { return n > 1 ? twice(n - 1) * 2 : n; }\nvoid _start(void) { for (;;) twice(7); }\n"
@@ -314,6 +362,7 @@ def _hear(content: bytes) -> None:
 PARSERS: dict[str, Parser] = {
     "perf.data": Parser(_perf_data, _read_perf_data),
     "vcpu-snapshot": Parser(_snapshots, _read_snapshot, _seal_snapshot),
+    "machine-snapshot": Parser(_machines, _read_machine, _seal_machine),
     "elf-run": Parser(lambda: [*_programs(), b"#! /bin/sh -e\n"], _run_program),
     "elf-names": Parser(_programs, _name_places),
     "replay-line": Parser(_replay_lines, _replay, _seal_line),

@@ -71,10 +71,18 @@ def test_the_campaign_feeds_each_parser() -> None:
     assert sum(SHARES.values()) == 1000
 
 
+def machine_without_pages() -> bytes:
+    """Return a machine whose first frame of pages is empty."""
+    [whole] = PARSERS["machine-snapshot"].seeds()
+    at = whole.index(b"PAGE")
+    return whole[: at + 8] + bytes(8) + whole[at + 16 + int.from_bytes(whole[at + 8 : at + 16], "little") :]
+
+
 # What the fuzzers found, each once.
 FOUND = [
     ("vcpu-snapshot", bytes(700) + b"x", True, "counts do not add up"),
     ("vcpu-snapshot", bytes(100), True, "counts do not add up"),
+    ("machine-snapshot", machine_without_pages(), True, "pages outside of its memory"),
     ("replay-line", b"archlbr-replay-1:vlbr-6.1/steady:S1:0..1:0", True, "are no choices"),
     ("replay-line", b"archlbr-replay-1:vlbr-6.1/steady:S1:0.-1:0", True, "are no choices"),
     ("replay-line", b"archlbr-replay-1:vlbr-6.1/steady:S1:0.vlbr-6:0", True, "are no choices"),

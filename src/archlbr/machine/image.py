@@ -162,7 +162,7 @@ def packed(pages: npt.NDArray[np.uint64], numbers: npt.NDArray[np.int64]) -> Ite
 
 def unpacked(content: bytes, pages: npt.NDArray[np.uint64]) -> None:
     """Put the pages of a frame where they belong; InputError when they have no place there."""
-    first, count = _PAGES.unpack_from(content)
+    first, count = _PAGES.unpack_from(content.ljust(_PAGES.size, b"\0"))  # a count of 0 is refused below
     opener = zlib.decompressobj()
     try:
         raw = opener.decompress(content[_PAGES.size :], count * PAGE + 1)
