@@ -255,3 +255,36 @@ def test_what_is_no_kernel_is_refused(image: bytes, reason: str) -> None:
     with pytest.raises(InputError) as caught:
         boot.load_linux(memoryview(bytearray(1 << 20)), image, b"", "")
     assert str(caught.value) == reason
+
+
+def test_rdtscp_reads_the_model_s_clock_and_tsc_aux() -> None:
+    # IA32_TSC_AUX <- 7; jmp +0; rdtscp
+    board, _ = machine(wrmsr(0xC0000103, 7) + "eb00 0f01f9 4889c3 b000 e6f4 ebfe")
+    assert board.run(10**9) == 1
+    assert [board.uc.reg_read(register) for register in (x86.UC_X86_REG_RBX, x86.UC_X86_REG_RCX)] == [5, 7]
+
+
+@pytest.mark.parametrize("instruction", ["480fc7f0", "480fc7f8"])  # rdrand rax; rdseed rax
+def test_there_is_no_random_number_so_that_a_run_repeats(instruction: str) -> None:
+    # stc; rdrand rax; setc cl
+    board, _ = machine(f"f9 {instruction} 0f92c1 4889c3 b000 e6f4 ebfe")
+    assert board.run(10**9) == 1
+    assert board.uc.reg_read(x86.UC_X86_REG_RBX) == 0
+    assert board.uc.reg_read(x86.UC_X86_REG_RCX) & 0xFF == 0
+
+
+def test_hlt_sleeps_on_when_the_run_stops_and_begins_again() -> None:
+    # The 8254 in mode 2, 10 ms; sti; hlt; out 0f4h, 5: it wakes at 10 ms, whoever stops it before.
+    pic = "b011 e620 b030 e621 b004 e621 b001 e621 b0fe e621"
+    pit = "b034 e643 b09c e640 b02e e640"
+    board, _ = machine("0f011c25" + struct.pack("<I", IDT - 16).hex() + pic + pit + "fb f4 b005 e6f4 ebfe")
+    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
+    handler = CODE + 0x1000
+    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
+    board.memory[IDT + 16 * 0x30 : IDT + 16 * 0x31] = gate
+    board.memory[handler : handler + 2] = b"\x48\xcf"
+    stops = 0
+    while board.run(board.now() + 1_000_000) is None:
+        stops += 1
+    assert (board.status, stops) == (11, 10)
+    assert 10_000_000 < board.now() < 10_001_000
