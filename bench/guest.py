@@ -3,7 +3,8 @@
     python -m bench guest
 
 Each boot is a fork of this process, in which all compiled code is loaded already, and the forms alternate. Processor
-time is told beside the clock's, and ratios are of it: what else runs on the machine weighs on both forms alike.
+time is told beside the clock's, and ratios and limits are of it: one thread computes throughout, so that on a machine
+that does nothing else the clock shows the same.
 """
 
 from __future__ import annotations
@@ -137,8 +138,7 @@ def boots(rounds: int) -> tuple[list[str], list[str]]:
     if not (FOLDER / "program").exists():
         return ["The Linux guest is not there: `make guest` packs it."], []
     found: dict[str, list[Boot]] = {form: [] for form in FORMS}
-    for form in FORMS:  # fills the caches
-        boot(form)
+    boot(RECORDED)  # fills the caches
     for _ in range(rounds):
         for form in FORMS:
             found[form].append(boot(form))
@@ -148,7 +148,7 @@ def boots(rounds: int) -> tuple[list[str], list[str]]:
     for form, runs in found.items():
         cpu, speed = [run.cpu for run in runs], [run.speed for run in runs]
         rows.append([form, median([run.wall for run in runs]), median(cpu), ratio(cpu, base), median(speed, "M/s", 0)])
-        late += [f"the boot with {form}"] if statistics.median(run.wall for run in runs) > BOOT_LIMIT else []
+        late += [f"the boot with {form}"] if statistics.median(cpu) > BOOT_LIMIT else []
         ratios = [one / other for one, other in zip(cpu, base, strict=True)]
         late += [f"the ratio with {form}"] if statistics.median(ratios) > RATIO_LIMIT else []
         late += [f"the speed with {form}"] if statistics.median(speed) < SPEED_LIMIT else []
@@ -192,7 +192,7 @@ def measure(rounds: int = 3) -> list[str]:
     late += others
     verdict = f"Beyond its limit: {', '.join(late)}." if late else "Each is within its limit."
     limits = (
-        f"Limits: a boot takes {BOOT_LIMIT:g} s, with recording {RATIO_LIMIT:g} times what it takes without, "
-        f"{SPEED_LIMIT:g} M instructions a second, the loop {LOOP_LIMIT:g} s. {verdict}"
+        f"Limits, of processor time: a boot takes {BOOT_LIMIT:g} s, with recording {RATIO_LIMIT:g} times what it takes "
+        f"without, {SPEED_LIMIT:g} M instructions a second, the loop {LOOP_LIMIT:g} s. {verdict}"
     )
     return [*lines, *more, limits]

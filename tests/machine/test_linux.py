@@ -179,6 +179,9 @@ def test_perf_on_the_host_reads_the_four_files(profiles: Guest, tmp_path: Path) 
     for name, words in (("edges", ["-b"]), ("calls", ["-b"]), ("stacks", ["--no-children", "-g", "caller"])):
         printed = run([perf, "report", "--stdio", *words, "-i", profiles.folder / f"{name}.data"], tmp_path).stdout
         assert re.search(r"^ +\d+\.\d+% +interpreter .*\b(run|push|need)\b", printed, re.MULTILINE), printed[:2000]
+    printed = run([perf, "report", "--stdio", "-b", "-i", profiles.folder / "kernel.data"], tmp_path).stdout
+    shown = re.findall(r"^ +\d+\.\d+% +\S+ +(\S+) +\[(.)\] \S+ +\[(.)\]", printed, re.MULTILINE)
+    assert set(shown) == {("[kernel.kallsyms]", "k", "k")}
     told = run([perf, "script", "-i", profiles.folder / "stacks.data", "-F", "ip,sym"], tmp_path).stdout
     assert re.search(r"need\n.* (add|subtract)\n.* run\n(.* call\n.* run\n)+.* main\n", told)
 
