@@ -230,7 +230,17 @@ def _deliver_wanted(words: Words, engine: Word, address: Word) -> None:
 
 @native
 def _look_around(words: Words, engine: Word) -> None:
-    words[at.LIMIT] = min(words[at.DEADLINE], words[at.RETIRED] + uint64(at.PATIENCE))
+    limit = min(words[at.DEADLINE], words[at.RETIRED] + uint64(at.PATIENCE))
+    for index in range(MARKS):
+        count, mark = words[words[MARK_WORD + index]], words[MARK_AT + index]
+        if count >= mark:
+            words[MARK_AT + index] = uint64(NEVER)
+            words[at.LIMIT] = uint64(0)
+            _stop(words, engine, uint64(at.REASON_SLICE))
+            return
+        # No count grows faster than instructions retire: before that many more, it cannot have reached its mark.
+        limit = min(limit, words[at.RETIRED] + (mark - count))
+    words[at.LIMIT] = limit
     if words[WANTED] != 0:
         words[at.LIMIT] = uint64(0)  # look again at each block until it can be taken
         env = words[ENV]
@@ -303,11 +313,6 @@ def observing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
         _remapped(words)  # may empty the table: only now that the block before this one is accounted for
     words[RING] = ring
     words[at.CURRENT] = _find(words, address, uint64(size))
-    for index in range(MARKS):
-        if words[words[MARK_WORD + index]] >= words[MARK_AT + index]:
-            words[MARK_AT + index] = uint64(NEVER)
-            _stop(words, engine, uint64(at.REASON_SLICE))
-            return
     if words[at.RETIRED] >= words[at.LIMIT]:
         _look_around(words, engine)
 
