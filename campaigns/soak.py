@@ -107,7 +107,7 @@ def soak(minutes: float, folder: Path) -> tuple[dict[str, Watched], list[str]]:
         most = max(most, peak(running.pid))
         time.sleep(0.05)
     assert running.stderr is not None
-    said = running.stderr.read().decode()
+    said = running.stderr.read().decode().replace(f"{folder}{os.sep}", "FOLDER/")
     done = rounds.read_text().split()[-1]
     checked = subprocess.run([*archlbr, "validate", profile], capture_output=True, text=True, check=False)
     return seen, [

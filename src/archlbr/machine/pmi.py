@@ -1,6 +1,6 @@
 """One sample, natively: the twin of `host.sample`.
 
-`machine.hooks.sampling` calls it when the counter overflows, without leaving compiled code. A property test holds the
+`machine.hooks` calls it when the counter overflows, without leaving compiled code. A property test holds the
 two equal.
 """
 
