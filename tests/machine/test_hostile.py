@@ -151,10 +151,10 @@ def test_code_that_patches_itself_and_spaces_that_share_an_address_have_exact_br
 
 
 def test_a_few_rounds_of_random_code_and_registers() -> None:
-    ended = [fuzz.apart(seed) for seed in range(12)]
+    ended = [fuzz.apart(seed) for seed in range(1000, 1016)]
     assert all(isinstance(end, fuzz.Round) for end in ended), ended
-    assert sum(end.instructions for end in ended if isinstance(end, fuzz.Round)) > 20_000
-    assert sum(end.accesses for end in ended if isinstance(end, fuzz.Round)) >= 50
+    assert sum(end.instructions for end in ended if isinstance(end, fuzz.Round)) > 5_000
+    assert sum(end.accesses for end in ended if isinstance(end, fuzz.Round)) > 100
 
 
 def run(image: bytes, folder: Path, *arguments: str) -> tuple[int, bytes, str, float]:
