@@ -123,6 +123,15 @@ def test_a_program_that_qemu_does_not_run_is_named(tmp_path: Path) -> None:
     assert b"unrecorded" not in ended.err
 
 
+@pytest.mark.parametrize("name", ["avx", "vectors_avx512"])
+def test_a_program_that_needs_avx_is_named(name: str, guests: Guests, tmp_path: Path) -> None:
+    program = getattr(guests, name)
+    ended = run(archlbr("record", "--engine", "qemu", "-o", tmp_path / "perf.data", "--", program))
+    assert (ended.status, ended.out) == (128 + 4, b"")  # SIGILL, as from a processor without AVX
+    named = f"archlbr: {program} uses AVX, which this processor does not offer; use --engine stalker, or build it "
+    assert named in ended.err.decode()
+
+
 def test_variables_come_in_their_order(tmp_path: Path) -> None:
     extra = {"B_WORD": "1", "A_WORD": "2", "LD_LIBRARY_PATH": str(tmp_path)}
     for words in (["env"], ["sh", "-c", "exec env"]):

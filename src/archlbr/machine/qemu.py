@@ -10,12 +10,15 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
+from archlbr.cpu.contents import contents
 from archlbr.cpu.qemu import plugin
 from archlbr.cpu.qemu.stream import Inbox, Message, Ring, Told
+from archlbr.guest.linking import linking
 from archlbr.machine import supervise
 from archlbr.machine.memory import Region
 from archlbr.machine.progress import Counted, counted, total
@@ -190,4 +193,10 @@ def run_on_qemu(
         raise follower.failure
     for line in follower.warnings:
         print(f"archlbr: {line}", file=sys.stderr)
+    if status == 128 + signal.SIGILL and contents(linking(program.image.path).text).wide:
+        print(
+            f"archlbr: {path} uses AVX, which this processor does not offer; use --engine stalker, or "
+            "build it without -mavx and -march=native",
+            file=sys.stderr,
+        )
     return status
