@@ -108,6 +108,8 @@ class Agent:
     """The session with a program; `changed` names the functions that Frida has changed in it."""
 
     def __init__(self, pid: int, ring: str, entry: int, code: int) -> None:
+        # Frida leaves its helper in the folder for temporary files: let that be the recording's own, which goes.
+        os.environ["TMPDIR"] = os.path.dirname(ring)
         import frida
 
         self.lost = ""
