@@ -93,6 +93,7 @@ def soak(minutes: float, folder: Path) -> tuple[dict[str, Watched], list[str]]:
         time.sleep(0.1)
         guest = only_child(running.pid)
     seen = {"the process that waits": Watched([], []), "the guest's process": Watched([], [])}
+    begin = time.monotonic()
     while (now := time.monotonic() - begin) < 60 * minutes:
         for pid, watched in zip((running.pid, guest), seen.values(), strict=True):
             size = resident(pid)
