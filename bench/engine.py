@@ -19,6 +19,7 @@ import numpy as np
 from tests.guests.build import Guests
 
 from archlbr.cpu import words as at
+from archlbr.cpu.unicorn import shortcuts
 from archlbr.machine.launch import start
 from archlbr.perf.filters import parse_filter
 from archlbr.profile.perfdata.attr import branch_attr
@@ -38,6 +39,8 @@ ENABLE = 1
 
 class Bare:
     """A recorder that has no hook: the engine alone."""
+
+    shortcuts = shortcuts.NONE
 
     def __init__(self) -> None:
         self.words = np.zeros(at.WORDS, np.uint64)
@@ -83,6 +86,12 @@ class Bare:
         """Write nothing."""
 
 
+class Straight(Bare):
+    """The engine alone, with those of a recording's shortcuts that do without a hook to leave by."""
+
+    shortcuts = shortcuts.ACCESSES | shortcuts.STORES
+
+
 class Run(NamedTuple):
     """One emulation: seconds, taken branches and instructions, the status of the program."""
 
@@ -101,6 +110,7 @@ def sampler(folder: str, name: str) -> Sampler:
 
 FORMS: dict[str, Callable[[str], Recorder]] = {
     "bare engine": lambda _: Bare(),
+    "bare engine, its detours left out": lambda _: Straight(),
     f"record -j any -c {PERIOD}": lambda folder: sampler(folder, "any"),
     f"record -j stack -c {PERIOD}": lambda folder: sampler(folder, "stack"),
     "trace": Tracer,
@@ -119,6 +129,9 @@ def emulate(program: Path, arguments: list[str], make: Callable[[str], Recorder]
                 argv = tuple(os.fsencode(word) for word in (str(program), *arguments))
                 recorder = make(folder)
                 process, thread = start(str(program), argv, (b"LC_ALL=C",), recorder)
+                if isinstance(recorder, Straight):
+                    process.engine.shortcuts = recorder.shortcuts
+                    recorder.words[at.LEAVE] = shortcuts.leaving()
                 begin = time.perf_counter()
                 status = process.run(thread)
                 seconds = time.perf_counter() - begin
@@ -145,7 +158,7 @@ def measure(rounds: int = 7, size: int = 32) -> list[str]:
             for form, make in FORMS.items():
                 runs[form].append(emulate(program, [str(size)], make))
     assert len({run.status for form in runs.values() for run in form}) == 1
-    (counts,) = {(run.branches, run.instructions) for form in list(FORMS)[1:] for run in runs[form]}
+    (counts,) = {(run.branches, run.instructions) for form in list(FORMS)[2:] for run in runs[form]}
     base = [run.seconds for run in runs["bare engine"]]
     rows = []
     for form, found in runs.items():

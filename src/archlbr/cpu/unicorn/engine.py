@@ -123,10 +123,10 @@ class UnicornEngine:
         self._store_hook: int | None = None
         self._hooks: list[Any] = []
         here = words.ctypes.data
-        self._shortcuts = shortcuts.NONE
+        self.shortcuts = shortcuts.NONE
         if on_block:  # none: bare execution, for comparison
             self._plant(uc.UC_HOOK_BLOCK, on_block, pointer)
-            self._shortcuts = shortcuts.ACCESSES | shortcuts.BLOCKS | shortcuts.STORES
+            self.shortcuts = shortcuts.ACCESSES | shortcuts.BLOCKS | shortcuts.STORES
             words[at.LEAVE] = shortcuts.leaving()
         self._plant(uc.UC_HOOK_INSN, intercepts.on_syscall.address, here, x86.UC_X86_INS_SYSCALL)
         self._plant(uc.UC_HOOK_INTR, intercepts.on_interrupt.address, here)
@@ -166,7 +166,7 @@ class UnicornEngine:
         """Execute from `rip` until a system call, fault, exception, full buffer, slice end or signal."""
         words = self.words
         words[at.REASON] = at.REASON_NONE
-        shortcuts.take(self._shortcuts)
+        shortcuts.take(self.shortcuts)
         status = self._library.uc_emu_start(self._handle, ctypes.c_uint64(rip), ctypes.c_uint64(0), 0, 0)
         self._settle()
         (stopped,) = self._rip.read(self._handle)
@@ -283,7 +283,7 @@ class UnicornEngine:
         words[at.UNUSUAL] |= np.uint64(at.UNUSUAL_VOLATILE)
         if self._store_hook is None:
             self._store_hook = self._plant(uc.UC_HOOK_MEM_WRITE, intercepts.on_store.address, words.ctypes.data)
-            self._shortcuts &= ~shortcuts.STORES
+            self.shortcuts &= ~shortcuts.STORES
             self._uc.ctl_flush_tb()
             self._forget_pages()
 
