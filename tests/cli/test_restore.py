@@ -119,16 +119,21 @@ def test_a_snapshot_that_is_killed_leaves_the_old_file_or_the_new_one(program: P
     machine = started(program)
     machine.board.run(HALF)
     whole = machine.saved()
-    begin = time.monotonic()
-    save(machine.board, bytes(machine.sent), str(file))
-    seconds, draw = time.monotonic() - begin, random.Random(9)
-    found = {"old": 0, "new": 0}
-    for _ in range(30):
+
+    def begin() -> int:
         file.write_bytes(b"old")
         pid = os.fork()
         if pid == 0:
             save(machine.board, bytes(machine.sent), str(file))
             os._exit(0)
+        return pid
+
+    started_at, draw = time.monotonic(), random.Random(9)
+    os.waitpid(begin(), 0)  # in a child, as the ones that are killed: its first writes copy pages
+    seconds = time.monotonic() - started_at
+    found = {"old": 0, "new": 0}
+    for _ in range(30):
+        pid = begin()
         time.sleep(draw.random() * 2 * seconds)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
