@@ -6,7 +6,6 @@ what each reduction saves, how states grow with each actor, and spin beside us o
 
 from __future__ import annotations
 
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from archlbr.contract import designs, reduction, scenarios
 from archlbr.contract.verdicts import claims, judge
 from bench import check_growth
 from bench.check_manifest import read
-from bench.figures import median, table
+from bench.figures import median, peak, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,9 +94,9 @@ def judged_rate(name: str) -> float:
 def bytes_a_state(name: str) -> None:
     """Explore in this process, a fresh one, and print the growth of its peak by state."""
     design, scenario = parted(name)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     states = judge(design, scenario).exploration.states
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = peak() - before
     print(f"{states} {grown * 1024}")
 
 

@@ -26,6 +26,7 @@ from archlbr.profile.perfdata.spool import Spool, merge
 from archlbr.profile.perfdata.writer import Writer
 from archlbr.profile.stack import Mapping
 from archlbr.profile.validate import validate
+from bench.figures import peak
 
 if TYPE_CHECKING:
     from archlbr.profile.perfdata.stream import RecordStream
@@ -53,14 +54,6 @@ def record(stream: RecordStream, pid: int, samples: int, mixed: bool) -> None:
         rows = min(BATCH, samples - at)
         times = np.arange(at, at + rows, dtype=np.uint64) * np.uint64(101)
         stream.samples(pid, pid, times, stacks[:rows, 0, 1], 101, stacks[:rows], counts[:rows])
-
-
-def peak() -> int:
-    """Return the process's peak memory in KiB: of this program, where ru_maxrss has the parent's from before exec."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1])
-    raise LookupError("no VmHWM in /proc/self/status")
 
 
 def measure(job: str, samples: int) -> None:
