@@ -7,7 +7,7 @@ apply. A known difference passes with a property `known`, what a target lacks is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -77,8 +77,8 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 class CaseItem(pytest.Item):
     """One case, asked of one target."""
 
-    def __init__(self, *, case: Case, asked: Target, strict: bool, **arguments: object) -> None:
-        super().__init__(**arguments)  # type: ignore[arg-type]  # pytest's own, passed through by from_parent
+    def __init__(self, *, case: Case, asked: Target, strict: bool, **arguments: Any) -> None:
+        super().__init__(**arguments)  # pytest's own, as from_parent gives them
         self.case = case
         self.asked = asked
         self.strict = strict

@@ -22,6 +22,7 @@ from tests.guests.linux import FOLDER
 from tests.machine.mover import started
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 STATUS = 0x83  # of mover.S
@@ -52,10 +53,10 @@ def archlbr_process(*words: object, stdin: int | None = None, out: Path | None =
         )
 
 
-def waited(until: object, seconds: float = 120) -> None:
+def waited(until: Callable[[], object], seconds: float = 120) -> None:
     """Wait for what a function says."""
     end = time.monotonic() + seconds
-    while not until():  # type: ignore[operator]  # a function without arguments
+    while not until():
         assert time.monotonic() < end
         time.sleep(0.02)
 

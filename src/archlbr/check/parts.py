@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 WIDTH = 24  # bits a part: sixteen million values
 _FIELD = (1 << WIDTH) - 1
-_NEVER = object()  # no step has been made from here
 
 
 class Touch(NamedTuple):
@@ -129,10 +128,9 @@ class Packed(Generic[S, A]):
         """Return the state after an action, None where it does nothing."""
         for way in self._menu(packed):
             if way.action == action:
-                made = way.made.get(packed & way.reads, _NEVER)
-                if made is _NEVER:
-                    made = self._make(packed, way)
-                return None if made is None else packed & way.keeps | made  # type: ignore[operator]  # _NEVER is gone
+                read = packed & way.reads
+                made = way.made[read] if read in way.made else self._make(packed, way)
+                return None if made is None else packed & way.keeps | made
         raise InternalError(f"{self.model.describe(action)} is not offered here")
 
     def describe(self, action: A) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archlbr.cli.machine_options import Control, Snapshot, Timeout, Until
+
 if TYPE_CHECKING:
     from archlbr.machine.arrival import Arrival
     from archlbr.machine.board import Board
@@ -26,14 +28,10 @@ def restore(
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="FILE", help="Write here what the guest sends to ttyS1.")
     ] = None,
-    until: Annotated[int, typer.Option("--until", metavar="NS", help="End when the model's clock is there.")] = 0,
-    snapshot: Annotated[
-        str | None, typer.Option("--snapshot", metavar="FILE", help="Write the machine here at --until.")
-    ] = None,
-    control: Annotated[
-        str | None, typer.Option("--control", metavar="SOCKET", help="Let `snapshot` and `migrate` ask here.")
-    ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="End the run after this time.")] = 0.0,
+    until: Until = 0,
+    snapshot: Snapshot = None,
+    control: Control = None,
+    timeout: Timeout = 0.0,
     stats: Annotated[bool, typer.Option("--stats", help="End with a line of numbers on stderr.")] = False,
 ) -> int:
     """Let a machine go on: its console, records and output are those it would have had.

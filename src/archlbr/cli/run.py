@@ -13,6 +13,7 @@ import typer
 
 from archlbr.cli.drive import TIMED_OUT
 from archlbr.cli.formats import Format
+from archlbr.cli.machine_options import Control, Snapshot, Timeout, Until
 from archlbr.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,14 +75,10 @@ def run(
     trace_range: Annotated[
         str | None, typer.Option("--trace-range", metavar="LOW-HIGH", help="Only those from these addresses.")
     ] = None,
-    until: Annotated[int, typer.Option("--until", metavar="NS", help="End when the model's clock is there.")] = 0,
-    snapshot: Annotated[
-        str | None, typer.Option("--snapshot", metavar="FILE", help="Write the machine here at --until.")
-    ] = None,
-    control: Annotated[
-        str | None, typer.Option("--control", metavar="SOCKET", help="Let `snapshot` and `migrate` ask here.")
-    ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="End the run after this time.")] = 0.0,
+    until: Until = 0,
+    snapshot: Snapshot = None,
+    control: Control = None,
+    timeout: Timeout = 0.0,
     form: Annotated[
         Format, typer.Option("--format", help="Of what guests that share a processor showed, on stderr.")
     ] = Format.TEXT,

@@ -17,8 +17,8 @@ from archlbr.vpmu.interception import guest_ctl
 from archlbr.vpmu.step import step
 
 if TYPE_CHECKING:
-    from archlbr.arch.outcomes import Outcome
     from archlbr.lbr.state import Entry
+    from archlbr.vpmu.actions import Outcome
     from archlbr.vpmu.designs import Design
     from archlbr.vpmu.state import Platform, State
 
@@ -29,7 +29,7 @@ def sample(design: Design, platform: Platform, state: State) -> tuple[State, tup
     frozen, _ = step(design, platform, state, DeliverPmi())
 
     def rdmsr(msr: int) -> Outcome:
-        return step(design, platform, frozen, Rdmsr(msr))[1]  # type: ignore[return-value]  # RDMSR has no other
+        return step(design, platform, frozen, Rdmsr(msr))[1]
 
     entries = read_stack(rdmsr, frozen.guest.depth)
     state = frozen

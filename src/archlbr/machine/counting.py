@@ -36,7 +36,7 @@ class Counting:
     """The counts of one processor's hooks."""
 
     def __init__(self, words: Words) -> None:
-        self._words = memoryview(words)  # type: ignore[arg-type]  # an array is a buffer; faster word by word
+        self._words = words.data  # faster word by word than the array
         self._armed = observing.MARKS
         self._seen: list[int] = words[_FIRST:_END].tolist()
 

@@ -130,7 +130,7 @@ class Vcpu:
         self._words = words
         self._lbr = words[observing.LBR_AT : observing.LBR_END]
         self._lbr[:] = lbr.new_words(self.platform.facility)
-        self._fast = memoryview(self._lbr)  # type: ignore[arg-type]  # an array is a buffer; faster word by word
+        self._fast = self._lbr.data  # faster word by word than the array
         self._raw = self._fast.cast("B")
         self._counting = Counting(words)
         self._plain = dict(_PLAIN)

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from archlbr.arch import msrs
-from archlbr.arch.outcomes import Outcome, Value
+from archlbr.arch.outcomes import Value
 from archlbr.errors import InternalError
 from archlbr.lbr.state import Entry
 
-Reader: TypeAlias = Callable[[int], Outcome]
+Reader: TypeAlias = Callable[[int], object]
 
 
 def read_stack(rdmsr: Reader, depth: int) -> tuple[Entry, ...]:
@@ -29,7 +29,7 @@ def read_stack(rdmsr: Reader, depth: int) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _value(outcome: Outcome) -> int:
+def _value(outcome: object) -> int:
     if not isinstance(outcome, Value):
         raise InternalError(f"the profiler's RDMSR came to {outcome}; the depth it was told is wrong")
     return outcome.value
