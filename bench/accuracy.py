@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from bench.accuracy_programs import PERIODS, PROGRAMS, Program, alias_program, lay_out_inputs
 from bench.accuracy_truth import StackComparison, Truth, compare, compare_stacks, record, trace
+from bench.figures import put
 
 DEPTHS = (1, 8, 32)
 STACK_PERIOD = 10007
@@ -156,10 +157,7 @@ def main(words: list[str]) -> None:
     if "--write" not in words:
         print(measured)
         return
-    text = DOCUMENT.read_text(encoding="utf-8")
-    before, _, rest = text.partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    DOCUMENT.write_text(f"{before}{MARKS[0]}\n\n{measured}\n\n{MARKS[1]}{after}", encoding="utf-8")
+    put(DOCUMENT, MARKS, measured)
 
 
 if __name__ == "__main__":

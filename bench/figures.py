@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,15 @@ def ratio(values: Sequence[float], base: Sequence[float]) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a Markdown table."""
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def put(document: Path, marks: tuple[str, str], text: str) -> None:
+    """Write text between two marks of a document, which stay, and leave the rest as it is."""
+    before, _, rest = document.read_text(encoding="utf-8").partition(marks[0])
+    _, _, after = rest.partition(marks[1])
+    beside = document.with_suffix(".md.new")
+    beside.write_text(f"{before}{marks[0]}\n\n{text}\n\n{marks[1]}{after}", encoding="utf-8")
+    os.replace(beside, document)
 
 
 def peak() -> int:

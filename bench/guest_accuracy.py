@@ -26,6 +26,7 @@ from archlbr.arch.branches import BranchKind
 from archlbr.profile.edges import count_edges
 from archlbr.profile.overlap import overlap
 from archlbr.profile.perfdata.reader import Reader
+from bench.figures import put
 
 if TYPE_CHECKING:
     from archlbr.profile.edges import EdgeTable
@@ -117,10 +118,7 @@ def main(words: list[str]) -> None:
     if "--write" not in words:
         print(measured)
         return
-    text = DOCUMENT.read_text(encoding="utf-8")
-    before, _, rest = text.partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    DOCUMENT.write_text(f"{before}{MARKS[0]}\n\n{measured}\n\n{MARKS[1]}{after}", encoding="utf-8")
+    put(DOCUMENT, MARKS, measured)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import typer
 
 from archlbr.cli.messages import tell_other_builds
 from archlbr.errors import InputError
+from archlbr.report.rows import By
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -32,17 +33,6 @@ class Form(StrEnum):
     HTML = "html"
     SPEEDSCOPE = "speedscope"
     PPROF = "pprof"
-
-
-class By(StrEnum):
-    """`--by`: what a row of the text is."""
-
-    BRANCH = "branch"
-    FUNCTION = "function"
-    EDGE = "edge"
-    LINE = "line"
-    KIND = "kind"
-    STACK = "stack"
 
 
 def report(
@@ -124,7 +114,7 @@ def _from_counts(
 
         return of_branches(counts, names, file)
     summary = summarize(counts, names, limit)
-    return as_json(summary) if form is Form.JSON else terminal.render(summary, terminal.By(by))
+    return as_json(summary) if form is Form.JSON else terminal.render(summary, by)
 
 
 def _from_stacks(file: str, form: Form) -> tuple[str | bytes, Collection[str]]:

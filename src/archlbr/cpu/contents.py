@@ -16,8 +16,8 @@ from capstone import x86_const as x86
 from numba import carray, types, uint64
 
 from archlbr.cpu import words as at
-from archlbr.cpu.address import Word, call5, load64, store64
-from archlbr.cpu.decode import Decoder
+from archlbr.cpu.address import Word, load64, store64
+from archlbr.cpu.decode import Decoder, identity, next_instruction, set_cursor
 from archlbr.native import callback
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ _CALLS: Final = re.compile(r"(SYSCALL|SYSENTER|INT)$")
 
 def _classes() -> npt.NDArray[np.uint8]:
     table = np.zeros(x86.X86_INS_ENDING, np.uint8)
-    for constant, identity in vars(x86).items():
+    for constant, instruction in vars(x86).items():
         if not constant.startswith("X86_INS_") or constant == "X86_INS_ENDING":
             continue
         name = constant.removeprefix("X86_INS_")
         for bit, pattern in enumerate((_FLOATING, _WIDE, _LOOPS, _CALLS)):
             if pattern.match(name):
-                table[identity] |= 1 << bit
+                table[instruction] |= 1 << bit
     return table
 
 
@@ -62,24 +62,14 @@ class Contents(NamedTuple):
 def _count(pointer: Any, code: Word, size: Word, counts: Any) -> None:
     words, found = carray(pointer, (at.WORDS,)), carray(counts, (5,))
     cursor = words[at.CURSOR]
-    store64(cursor, code)
-    store64(cursor + uint64(8), size)
-    store64(cursor + uint64(16), code)
+    set_cursor(words, code, size, code)
     while load64(cursor + uint64(8)) != 0:
-        decoded = call5(
-            words[at.DISASM],
-            words[at.DISASM_HANDLE],
-            cursor,
-            cursor + uint64(8),
-            cursor + uint64(16),
-            words[at.INSN],
-        )
-        if decoded & uint64(0xFF) == 0:  # data: try the next byte
+        if next_instruction(words) == 0:  # data: try the next byte
             store64(cursor, load64(cursor) + uint64(1))
             store64(cursor + uint64(8), load64(cursor + uint64(8)) - uint64(1))
             continue
-        identity = load64(words[at.INSN]) & uint64(0xFFFFFFFF)
-        kind = uint64(_CLASS_OF[identity]) if identity < uint64(_CLASS_OF.size) else uint64(0)
+        number = identity(words)
+        kind = uint64(_CLASS_OF[number]) if number < uint64(_CLASS_OF.size) else uint64(0)
         found[0] += uint64(1)
         for bit in range(4):
             found[bit + 1] += kind >> uint64(bit) & uint64(1)

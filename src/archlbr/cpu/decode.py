@@ -129,6 +129,31 @@ def direct_target(last: Word, end: Word) -> Word:
 
 
 @native
+def set_cursor(words: Words, code: Word, size: Word, address: Word) -> None:
+    """Let decoding go on at `size` bytes of code, which lie at `code` and run at `address`."""
+    cursor = words[at.CURSOR]
+    store64(cursor, code)
+    store64(cursor + uint64(8), size)
+    store64(cursor + uint64(16), address)
+
+
+@native
+def next_instruction(words: Words) -> Word:
+    """Decode the instruction at the cursor and go past it; return 0 when there is none, and stay (cs_disasm_iter)."""
+    cursor = words[at.CURSOR]
+    decoded = call5(
+        words[at.DISASM], words[at.DISASM_HANDLE], cursor, cursor + uint64(8), cursor + uint64(16), words[at.INSN]
+    )
+    return decoded & uint64(0xFF)
+
+
+@native
+def identity(words: Words) -> Word:
+    """Return capstone's identity of the instruction that was decoded last."""
+    return load64(words[at.INSN]) & uint64(0xFFFFFFFF)
+
+
+@native
 def decode_block(words: Words, entry: int, address: int, size: int) -> None:
     """Fill the table entry at `entry` for the block of `size` bytes at `address`."""
     decode_bytes(words, entry, address, address, size, address)
@@ -139,34 +164,20 @@ def decode_bytes(words: Words, entry: int, key: int, address: int, size: int, co
     """Fill the table entry at `entry` for the block of `size` bytes at `address`, found by `key`, read at `code`."""
     end = address + size
     cursor = words[at.CURSOR]
-    store64(cursor, code)
-    store64(cursor + uint64(8), size)
-    store64(cursor + uint64(16), address)
+    set_cursor(words, code, size, address)
     last = address
-    identity = uint64(0)
     count = uint64(0)
     while load64(cursor + uint64(8)) != 0:
         start = load64(cursor + uint64(16))
-        if (
-            call5(
-                words[at.DISASM],
-                words[at.DISASM_HANDLE],
-                cursor,
-                cursor + uint64(8),
-                cursor + uint64(16),
-                words[at.INSN],
-            )
-            & uint64(0xFF)
-        ) == 0:
+        if next_instruction(words) == 0:
             break
         last = start
-        identity = load64(words[at.INSN]) & uint64(0xFFFFFFFF)
         count += uint64(1)
     meta = count << uint64(at.META_COUNT_SHIFT)
     if load64(cursor + uint64(8)) != 0:
         meta |= uint64(at.META_UNDECODED)
     elif count != 0:
-        meta |= kind_of(identity, last - address + code)
+        meta |= kind_of(identity(words), last - address + code)
         if repeats(last - address + code) != 0:
             meta |= uint64(at.META_REP)
         meta |= spread(last) << uint64(at.META_HASH_SHIFT)
@@ -180,22 +191,10 @@ def decode_bytes(words: Words, entry: int, key: int, address: int, size: int, co
 def count_to(words: Words, address: int, end: int) -> int:
     """Return how many instructions start in [address, end)."""
     cursor = words[at.CURSOR]
-    store64(cursor, address)
-    store64(cursor + uint64(8), uint64(4096))
-    store64(cursor + uint64(16), address)
+    set_cursor(words, address, uint64(4096), address)
     count = uint64(0)
     while load64(cursor + uint64(16)) < end:
-        if (
-            call5(
-                words[at.DISASM],
-                words[at.DISASM_HANDLE],
-                cursor,
-                cursor + uint64(8),
-                cursor + uint64(16),
-                words[at.INSN],
-            )
-            & uint64(0xFF)
-        ) == 0:
+        if next_instruction(words) == 0:
             break
         count += uint64(1)
     return count

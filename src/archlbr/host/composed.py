@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from archlbr.host.state import GUEST, QUIET, Cpu, Host, Moved, Setting, put
+from archlbr.lbr.bank import HOST, VM
 from archlbr.perf.events import Opened
 from archlbr.perf.schedule import TaskPerf
 from archlbr.vpmu.designs.sharing import Vcpu
@@ -60,6 +61,20 @@ class Composed(ABC):
         """Say whether a pCPU's host event counts where the pCPU is: in the guest, or in the host."""
         opened = self.opened[c]
         return not (opened.exclude_guest if cpu.phase == GUEST else opened.exclude_host)
+
+    # Branches: a machine's own processor records them, in the guest and in host code
+
+    def on_branch(self, h: Host, c: int, _: int) -> Moved | None:
+        """Branch in the guest."""
+        cpu = h.cpus[c]
+        return self.changed(h, c, cpu._replace(lbr=cpu.lbr.recorded(VM + cpu.thread - 1))), QUIET
+
+    def on_host_branch(self, h: Host, c: int, _: int) -> Moved | None:
+        """Host code branches, enough to fill the registers."""
+        cpu = h.cpus[c]
+        if not cpu.lbr.enable:
+            return None
+        return self.changed(h, c, cpu._replace(lbr=cpu.lbr.filled(HOST))), QUIET
 
     def on_rotate(self, h: Host, c: int, _: int) -> Moved | None:
         """Rotate, in the hrtimer: the event goes and another flexible one comes, in one interrupt.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from archlbr.host import state as at
 from archlbr.host.composed import Composed
-from archlbr.host.state import QUIET, Cpu, Host, Moved, Told
+from archlbr.host.state import Cpu, Host, Moved, Told
 from archlbr.lbr.bank import HOST, NOBODY, VM
 from archlbr.perf.events import ACTIVE
 
@@ -126,17 +126,3 @@ class HandoverGuest(Composed):
     def _exited(self, h: Host, c: int, vcpu: Vcpu) -> Moved:
         left = self.left(h, c)
         return self.with_vcpu(h, c, left, left.thread - 1, vcpu), Told(left)
-
-    # Branches: a machine's own processor records them, in the guest and in host code
-
-    def on_branch(self, h: Host, c: int, _: int) -> Moved | None:
-        """Branch in the guest."""
-        cpu = h.cpus[c]
-        return self.changed(h, c, cpu._replace(lbr=cpu.lbr.recorded(VM + cpu.thread - 1))), QUIET
-
-    def on_host_branch(self, h: Host, c: int, _: int) -> Moved | None:
-        """Host code branches, enough to fill the registers."""
-        cpu = h.cpus[c]
-        if not cpu.lbr.enable:
-            return None
-        return self.changed(h, c, cpu._replace(lbr=cpu.lbr.filled(HOST))), QUIET

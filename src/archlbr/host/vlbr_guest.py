@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from archlbr.host import state as at
 from archlbr.host.composed import Composed
-from archlbr.host.state import QUIET, Cpu, Host, Moved, Told
-from archlbr.lbr.bank import HOST, VM
+from archlbr.host.state import Cpu, Host, Moved, Told
+from archlbr.lbr.bank import VM
 from archlbr.perf import schedule
 from archlbr.perf.events import ACTIVE, OFF
 from archlbr.vpmu.designs import vlbr
@@ -174,17 +174,3 @@ class VlbrGuest(Composed):
         left = self.left(h, c)
         after = vcpu._replace(smm=0, enable=1 if self.sharing.rsm_sets else vcpu.smm - 1)
         return self.with_vcpu(h, c, self.handled(left), v, after), Told(left)
-
-    # Branches: a machine's own processor records them, in the guest and in host code
-
-    def on_branch(self, h: Host, c: int, _: int) -> Moved | None:
-        """Branch in the guest."""
-        cpu = h.cpus[c]
-        return self.changed(h, c, cpu._replace(lbr=cpu.lbr.recorded(VM + cpu.thread - 1))), QUIET
-
-    def on_host_branch(self, h: Host, c: int, _: int) -> Moved | None:
-        """Host code branches, enough to fill the registers."""
-        cpu = h.cpus[c]
-        if not cpu.lbr.enable:
-            return None
-        return self.changed(h, c, cpu._replace(lbr=cpu.lbr.filled(HOST))), QUIET

@@ -10,6 +10,9 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
+from archlbr.arch.outcomes import GP, UD, GeneralProtection, UndefinedOpcode
+from archlbr.errors import InternalError
+
 SIZE: Final = 0x10000
 GDT: Final = 0x1000
 IDT: Final = 0x2000
@@ -33,7 +36,6 @@ VECTORS: Final = 32
 # Inside the mailbox.
 INDEX, SUBINDEX, EAX, EBX, ECX, EDX, VECTOR = range(0, 28, 4)
 NO_FAULT: Final = 0xFFFFFFFF
-GENERAL_PROTECTION: Final = 13
 
 _LOAD: Final = {"eax": b"\x8b\x04\x25", "ecx": b"\x8b\x0c\x25", "edx": b"\x8b\x14\x25", "edi": b"\x8b\x3c\x25"}
 _STORE: Final = {"eax": b"\x89\x04\x25", "ebx": b"\x89\x1c\x25", "ecx": b"\x89\x0c\x25", "edx": b"\x89\x14\x25"}
@@ -124,6 +126,14 @@ class Report(NamedTuple):
     def value(self) -> int:
         """Return EDX:EAX."""
         return self.edx << 32 | self.eax
+
+    @property
+    def fault(self) -> GeneralProtection | UndefinedOpcode | None:
+        """Return the fault that the instruction met; InternalError for any other exception."""
+        met = next((fault for fault in (GP, UD) if fault.vector == self.vector), None)
+        if met is None and self.vector != NO_FAULT:
+            raise InternalError(f"the guest's stub met exception {self.vector}")
+        return met
 
 
 def report(mailbox: bytes) -> Report:

@@ -15,8 +15,8 @@ from numba import carray, types, uint64
 
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
-from archlbr.cpu.address import Word, call5, load64, store64
-from archlbr.cpu.decode import kind_of, repeats
+from archlbr.cpu.address import Word, load64
+from archlbr.cpu.decode import identity, kind_of, next_instruction, repeats, set_cursor
 from archlbr.cpu.predictor import spread
 from archlbr.cpu.qemu.stream import BLOCK_BYTES, BLOCKS, EVENTS
 from archlbr.cpu.unicorn.blocks import leave
@@ -65,21 +65,11 @@ def define(words: Words, description: Word, first: Word, last: Word) -> None:
         final, sizes = load64(block + uint64(16)), load64(block + uint64(24))
         count, size = sizes & uint64(0xFFFFFFFF), sizes >> uint64(32)
         code = block + uint64(32)
-        cursor = words[at.CURSOR]
-        store64(cursor, code)
-        store64(cursor + uint64(8), size)
-        store64(cursor + uint64(16), final)
-        decoded = call5(
-            words[at.DISASM],
-            words[at.DISASM_HANDLE],
-            cursor,
-            cursor + uint64(8),
-            cursor + uint64(16),
-            words[at.INSN],
-        )
+        set_cursor(words, code, size, final)
+        decoded = next_instruction(words)
         end = load64(block + uint64(8))
         meta = count << uint64(at.META_COUNT_SHIFT) | spread(final) << uint64(at.META_HASH_SHIFT)
-        if decoded & uint64(0xFF) == 0:
+        if decoded == 0:
             if count > uint64(1) and (final & uint64(0xFFF)) > uint64(_PAGE - _LONGEST):
                 # QEMU gave this instruction up, since it lies across a page end: the block ends before it.
                 meta = (count - uint64(1)) << uint64(at.META_COUNT_SHIFT)
@@ -87,7 +77,7 @@ def define(words: Words, description: Word, first: Word, last: Word) -> None:
             else:
                 meta |= uint64(at.META_UNDECODED)
         else:
-            meta |= uint64(kind_of(load64(words[at.INSN]) & uint64(0xFFFFFFFF), code))
+            meta |= uint64(kind_of(identity(words), code))
             if repeats(code) != 0:
                 meta |= uint64(at.META_REP)
         entry = uint64(_TABLE) + uint64(number) * uint64(at.ENTRY)

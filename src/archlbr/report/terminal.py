@@ -6,9 +6,9 @@ Fed by `summary`, `code` and `stacks`, printed by the command. Ours.
 from __future__ import annotations
 
 import shlex
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from archlbr.report.rows import By
 from archlbr.report.summary import short_file
 
 if TYPE_CHECKING:
@@ -21,17 +21,6 @@ if TYPE_CHECKING:
 
 # Frames of a call tree with fewer of all samples than this are left out.
 _SMALLEST = 0.005
-
-
-class By(StrEnum):
-    """What a row of the table is."""
-
-    BRANCH = "branch"
-    FUNCTION = "function"
-    EDGE = "edge"
-    LINE = "line"
-    KIND = "kind"
-    STACK = "stack"
 
 
 def render(summary: Summary, by: By = By.BRANCH) -> str:

@@ -13,19 +13,7 @@ from archlbr.conformance.case import Case, Known, Step
 from archlbr.conformance.cases import words as w
 from archlbr.conformance.expectations import Is
 
-EDX = 3
-ECX = 2
-ARCH_LBR = 1 << 19
-NOTHING = Is(Registers(0, 0, 0, 0))
-ONE_DEPTH = GOLDEN_COVE._replace(eax=1 << 3)
-EIGHT = w.GUEST._replace(leaf=ONE_DEPTH._replace(eax=1))
-SIXTEEN = w.GUEST._replace(leaf=ONE_DEPTH._replace(eax=2))
-SEVERAL = w.GUEST._replace(leaf=ONE_DEPTH._replace(eax=0xA))
-BEYOND = w.GUEST._replace(leaf=ONE_DEPTH._replace(eax=0x80))
-
-EINVAL = "series v2 refuses the whole CPUID with -EINVAL (P15)"
 OPT_OUT = "the bit is in the mask common to all, not set where all of it is supported (P15)"
-EVERY_DEPTH = "offers every depth that the processor has, not the largest alone"
 
 
 def _off(name: str, guest: q.Guest, cite: str, row: int, *known: Known) -> tuple[Case, ...]:
@@ -65,7 +53,7 @@ def _off(name: str, guest: q.Guest, cite: str, row: int, *known: Known) -> tuple
 def _smaller(name: str, guest: q.Guest, depth: int) -> tuple[Case, ...]:
     """Return the cases of a depth that the processor has, but not the largest: off by the review, on with `archlbr`."""
     cite = "SC P15"
-    v2 = Known("series-v2", 0, w.refused, EINVAL)
+    v2 = Known("series-v2", 0, w.refused, w.EINVAL)
     here = "the guest runs at a depth of its own"
     return (
         Case(
@@ -112,18 +100,18 @@ def _contradictory(name: str, guest: q.Guest, requirement: str) -> Case:
 
 
 _ACCEPTED = (
-    *_smaller("8", EIGHT, 8),
-    *_smaller("16", SIXTEEN, 16),
+    *_smaller("8", w.EIGHT, 8),
+    *_smaller("16", w.SIXTEEN, 16),
     Case(
         "cpuid-several-depths-accepted",
         "KVM_SET_CPUID2 succeeds with several depths in EAX[7:0]",
         "P5, SC P15",
         w.G_PLAIN,
-        (Step(q.SetCpuid(SEVERAL), w.done),),
+        (Step(q.SetCpuid(w.SEVERAL), w.done),),
         10,
-        (Known("series-v2", 0, w.refused, EINVAL),),
+        (Known("series-v2", 0, w.refused, w.EINVAL),),
     ),
-    *_off("depth-64", BEYOND, "SC P15: the host has no such depth", 9, Known("series-v2", 0, w.refused, EINVAL)),
+    *_off("depth-64", w.BEYOND, "SC P15: the host has no such depth", 9, Known("series-v2", 0, w.refused, w.EINVAL)),
     Case(
         "cpuid-zero-1c",
         "an all-zero leaf 1CH without EDX[19] is accepted",
@@ -131,7 +119,7 @@ _ACCEPTED = (
         w.G_PLAIN,
         (Step(q.SetCpuid(w.PLAIN._replace(leaf=GOLDEN_COVE._replace(eax=0, ebx=0, ecx=0))), w.done),),
         11,
-        (Known("series-v2", 0, w.refused, EINVAL),),
+        (Known("series-v2", 0, w.refused, w.EINVAL),),
     ),
     *_off("no-1c", w.GUEST._replace(leaf=None), "P5", 12),
     _contradictory(
@@ -172,14 +160,14 @@ _ACCEPTED = (
         w.ANY_PLAIN,
         (Step(q.SetCpuid(w.PLAIN._replace(leaf=GOLDEN_COVE._replace(eax=0, ebx=0, ecx=0))), w.done),),
         11,
-        (Known("series-v2", 0, w.refused, EINVAL),),
+        (Known("series-v2", 0, w.refused, w.EINVAL),),
     ),
     Case(
         "cpuid-guest-sees-1c",
         "the guest reads the leaf 1CH it was given",
         "P15; SC P3",
         w.G,
-        (Step(q.Cpuid(0x1C), Is(Registers(*ONE_DEPTH))),),
+        (Step(q.Cpuid(0x1C), Is(Registers(*w.ONE_DEPTH))),),
         5,
     ),
     Case(
@@ -187,7 +175,7 @@ _ACCEPTED = (
         "the guest reads the EDX[19] it was given",
         "P15; SC P3",
         w.G,
-        (Step(q.Cpuid(7), w.bits(ARCH_LBR, ARCH_LBR, EDX)),),
+        (Step(q.Cpuid(7), w.bits(w.ARCH_LBR, w.ARCH_LBR, w.EDX)),),
         5,
     ),
     Case(
@@ -195,7 +183,7 @@ _ACCEPTED = (
         "a guest without the feature reads EDX[19] = 0",
         "SC P15",
         w.ANY_PLAIN,
-        (Step(q.Cpuid(7), w.bits(ARCH_LBR, 0, EDX)),),
+        (Step(q.Cpuid(7), w.bits(w.ARCH_LBR, 0, w.EDX)),),
         13,
     ),
     Case(

@@ -7,23 +7,9 @@ from __future__ import annotations
 
 from archlbr.arch.cpuid import GOLDEN_COVE, LBR_COMPONENT
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import Registers
 from archlbr.conformance.case import Case, Known, Step
 from archlbr.conformance.cases import words as w
-from archlbr.conformance.expectations import Agrees, Expectation, Holds, Is, LikeStep, ListedIf
-
-EDX = 3
-ECX = 2
-ARCH_LBR = 1 << 19
-NOTHING = Is(Registers(0, 0, 0, 0))
-ONE_DEPTH = GOLDEN_COVE._replace(eax=1 << 3)
-EIGHT = w.GUEST._replace(leaf=ONE_DEPTH._replace(eax=1))
-SIXTEEN = w.GUEST._replace(leaf=ONE_DEPTH._replace(eax=2))
-SEVERAL = w.GUEST._replace(leaf=ONE_DEPTH._replace(eax=0xA))
-BEYOND = w.GUEST._replace(leaf=ONE_DEPTH._replace(eax=0x80))
-
-EINVAL = "series v2 refuses the whole CPUID with -EINVAL (P15)"
-EVERY_DEPTH = "offers every depth that the processor has, not the largest alone"
+from archlbr.conformance.expectations import Agrees, Expectation, Holds, LikeStep, ListedIf
 
 # name, host: no LBR may be offered on any of these.
 _BARE = (
@@ -55,16 +41,16 @@ def _bare(name: str, host: q.Host, row: int, cite: str) -> tuple[Case, ...]:
             "CPUID.7.0:EDX[19] is not offered",
             cite,
             setup,
-            (Step(q.Offered(7), w.bits(ARCH_LBR, 0, EDX)),),
+            (Step(q.Offered(7), w.bits(w.ARCH_LBR, 0, w.EDX)),),
             row,
-            _opted_out(host, w.bits(ARCH_LBR, ARCH_LBR, EDX)),
+            _opted_out(host, w.bits(w.ARCH_LBR, w.ARCH_LBR, w.EDX)),
         ),
         Case(
             f"offer-1c-{name}",
             "leaf 1CH is all 0",
             cite,
             setup,
-            (Step(q.Offered(0x1C), NOTHING),),
+            (Step(q.Offered(0x1C), w.NOTHING),),
             row,
             _opted_out(host, w.bits(0xFF, 1 << 3)),
         ),
@@ -73,7 +59,7 @@ def _bare(name: str, host: q.Host, row: int, cite: str) -> tuple[Case, ...]:
             "CPUID.0DH.1:ECX[15] is not offered",
             cite,
             setup,
-            (Step(q.Offered(0xD, 1), w.bits(1 << 15, 0, ECX)),),
+            (Step(q.Offered(0xD, 1), w.bits(1 << 15, 0, w.ECX)),),
             row if row != 1 else 2,
             () if host.pmu else _XSS_ALONE,
         ),
@@ -82,7 +68,7 @@ def _bare(name: str, host: q.Host, row: int, cite: str) -> tuple[Case, ...]:
             "leaf 0DH.15 is all 0",
             cite,
             setup,
-            (Step(q.Offered(0xD, 15), NOTHING),),
+            (Step(q.Offered(0xD, 15), w.NOTHING),),
             row,
             () if host.pmu else _XSS_ALONE,
         ),
@@ -119,7 +105,7 @@ _OFFERED = (
         "CPUID.7.0:EDX[19] is offered",
         "P15",
         w.G,
-        (Step(q.Offered(7), w.bits(ARCH_LBR, ARCH_LBR, EDX)),),
+        (Step(q.Offered(7), w.bits(w.ARCH_LBR, w.ARCH_LBR, w.EDX)),),
         5,
     ),
     Case(
@@ -129,7 +115,7 @@ _OFFERED = (
         w.G,
         (Step(q.Offered(0x1C), w.bits(0xFF, 1 << 3)),),
         5,
-        (Known("archlbr", 0, w.bits(0xFF, 0x0B), EVERY_DEPTH),),
+        (Known("archlbr", 0, w.bits(0xFF, 0x0B), w.EVERY_DEPTH),),
     ),
     Case(
         "offer-1c-rest",
@@ -147,7 +133,7 @@ _OFFERED = (
         "CPUID.0DH.1:ECX[15] is offered",
         "P11",
         w.G,
-        (Step(q.Offered(0xD, 1), w.bits(1 << 15, 1 << 15, ECX)),),
+        (Step(q.Offered(0xD, 1), w.bits(1 << 15, 1 << 15, w.ECX)),),
         6,
     ),
     Case(
@@ -157,7 +143,7 @@ _OFFERED = (
         w.G,
         (
             Step(q.Offered(0xD, 15), w.bits(0xFFFFFFFF, LBR_COMPONENT.eax)),
-            Step(q.Offered(0xD, 15), w.bits(1, 1, ECX)),
+            Step(q.Offered(0xD, 15), w.bits(1, 1, w.ECX)),
         ),
         6,
     ),
@@ -220,23 +206,23 @@ _AGREEING = tuple(
     for name, requirement, first, second, expected in (
         (
             "1c", "leaf 1CH has a depth just if EDX[19] is offered", q.Offered(7), q.Offered(0x1C),
-            Agrees(0, 0xFF, 0, EDX, ARCH_LBR),
+            Agrees(0, 0xFF, 0, w.EDX, w.ARCH_LBR),
         ),
         (
             "0d-15", "leaf 0DH.15 has a size just if 0DH.1:ECX[15] is offered", q.Offered(0xD, 1), q.Offered(0xD, 15),
-            Agrees(0, 0xFFFFFFFF, 0, ECX, 1 << 15),
+            Agrees(0, 0xFFFFFFFF, 0, w.ECX, 1 << 15),
         ),
         (
             "0d-15-supervisor", "leaf 0DH.15 is a supervisor component just if it has a size", q.Offered(0xD, 15),
-            q.Offered(0xD, 15), Agrees(ECX, 1, 0, 0, 0xFFFFFFFF),
+            q.Offered(0xD, 15), Agrees(w.ECX, 1, 0, 0, 0xFFFFFFFF),
         ),
         (
             "list-ctl", "CTL is listed just if EDX[19] is offered", q.Offered(7), q.SaveList(),
-            ListedIf(w.CTL, 0, EDX, ARCH_LBR),
+            ListedIf(w.CTL, 0, w.EDX, w.ARCH_LBR),
         ),
         (
             "list-depth", "DEPTH is listed just if EDX[19] is offered", q.Offered(7), q.SaveList(),
-            ListedIf(w.DEPTH, 0, EDX, ARCH_LBR),
+            ListedIf(w.DEPTH, 0, w.EDX, w.ARCH_LBR),
         ),
     )
 )  # fmt: skip

@@ -7,7 +7,7 @@ from archlbr.arch.branches import BranchKind
 from archlbr.arch.cpuid import GOLDEN_COVE
 from archlbr.arch.outcomes import DONE, GP, UD, Value
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import FAILED
+from archlbr.conformance.answers import FAILED, Registers
 from archlbr.conformance.case import Step
 from archlbr.conformance.expectations import Bits, Expectation, Holds, Is, OneOf, Stored
 
@@ -44,6 +44,20 @@ PLAIN = GUEST._replace(arch_lbr=0, leaf=None, component=0, component_size=0, lbr
 G = q.Setup(HW, GUEST)
 G_PLAIN = q.Setup(HW, PLAIN)
 ANY_PLAIN = q.Setup(None, PLAIN)
+
+# The words of KVM_SET_CPUID2 and of what it makes of a guest ---------------------------------------------------------
+
+EDX = 3
+ECX = 2
+ARCH_LBR = 1 << 19
+NOTHING = Is(Registers(0, 0, 0, 0))
+ONE_DEPTH = GOLDEN_COVE._replace(eax=1 << 3)
+EIGHT = GUEST._replace(leaf=ONE_DEPTH._replace(eax=1))
+SIXTEEN = GUEST._replace(leaf=ONE_DEPTH._replace(eax=2))
+SEVERAL = GUEST._replace(leaf=ONE_DEPTH._replace(eax=0xA))
+BEYOND = GUEST._replace(leaf=ONE_DEPTH._replace(eax=0x80))
+EINVAL = "series v2 refuses the whole CPUID with -EINVAL (P15)"
+EVERY_DEPTH = "offers every depth that the processor has, not the largest alone"
 
 # Expectations and steps ----------------------------------------------------------------------------------------------
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from archlbr.arch import msrs, xsave
-from archlbr.arch.outcomes import DONE, GP, UD, Image, Value
+from archlbr.arch.outcomes import DONE, Image, Value
 from archlbr.conformance import questions as q
 from archlbr.conformance.answers import FAILED, Indices, Registers, Stopped
 from archlbr.conformance.targets import kvm_cpuid
 from archlbr.errors import InputError, InternalError
-from archlbr.machine.msr_stubs import GENERAL_PROTECTION, NO_FAULT, Report
+from archlbr.machine.msr_stubs import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 SECONDS: Final = 5.0
 API_VERSION: Final = 12
 PROCESS: Final = "archlbr.conformance.targets.kvm_process"
-_UNDEFINED_OPCODE: Final = 6
 CPUINFO: Final = Path("/proc/cpuinfo")
 
 
@@ -228,7 +227,7 @@ class KvmTarget:
         if len(words) == 1:
             return Stopped(words[0])
         report = Report(*words)
-        fault = _fault(report)
+        fault = report.fault
         return done(report) if fault is None else fault
 
     def _lacks_host(self, setup: q.Setup) -> str:
@@ -287,14 +286,3 @@ def _guest_does_not_run(device: str, supported: list[list[int]]) -> str:
 
 def _cpuinfo() -> str:
     return CPUINFO.read_text(encoding="utf-8") if CPUINFO.exists() else ""
-
-
-def _fault(report: Report) -> Answer | None:
-    match report.vector:
-        case v if v == NO_FAULT:
-            return None
-        case v if v == GENERAL_PROTECTION:
-            return GP
-        case v if v == _UNDEFINED_OPCODE:
-            return UD
-    raise InternalError(f"the guest's stub met exception {report.vector}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from archlbr.arch import xsave
-from archlbr.arch.outcomes import DONE, GP, UD, Done, GeneralProtection, Image, UndefinedOpcode, Value
+from archlbr.arch.outcomes import DONE, GP, Done, GeneralProtection, Image, UndefinedOpcode, Value
 from archlbr.conformance import questions as q
 from archlbr.conformance.answers import Registers
 from archlbr.conformance.targets.model import ModelTarget
@@ -17,16 +17,13 @@ from archlbr.conformance.wrapped import Wrapped
 from archlbr.errors import InternalError
 from archlbr.lbr import actions as lbr
 from archlbr.machine.msr_guest import BRANCHES, MsrGuest
-from archlbr.machine.msr_stubs import AREA_SIZE, GENERAL_PROTECTION, NO_FAULT
+from archlbr.machine.msr_stubs import AREA_SIZE
 from archlbr.vpmu import actions as vpmu
 from archlbr.vpmu.designs import ARCHLBR, Design
 
 if TYPE_CHECKING:
     from archlbr.arch.outcomes import Outcome
     from archlbr.conformance.answers import Answer
-    from archlbr.machine.msr_stubs import Report
-
-_UNDEFINED_OPCODE = 6
 
 
 class MachineTarget(Wrapped):
@@ -79,7 +76,7 @@ class MachineTarget(Wrapped):
                 done = DONE
         if self._diverted is not None:
             return self._diverted
-        fault = _fault(report)
+        fault = report.fault
         return done if fault is None else fault
 
     def branch(self, branch: q.Branch) -> Answer:
@@ -133,15 +130,4 @@ class MachineTarget(Wrapped):
 
 
 def _vector(answer: Answer) -> int:
-    return _UNDEFINED_OPCODE if isinstance(answer, UndefinedOpcode) else GENERAL_PROTECTION
-
-
-def _fault(report: Report) -> Outcome | None:
-    match report.vector:
-        case v if v == NO_FAULT:
-            return None
-        case v if v == GENERAL_PROTECTION:
-            return GP
-        case v if v == _UNDEFINED_OPCODE:
-            return UD
-    raise InternalError(f"the guest's stub met exception {report.vector}")
+    return answer.vector if isinstance(answer, UndefinedOpcode) else GP.vector

@@ -23,6 +23,7 @@ from archlbr.cpu.decode import Decoder
 from archlbr.cpu.engine import Protection, Stop, StopReason
 from archlbr.cpu.unicorn import fpu, intercepts, shortcuts
 from archlbr.cpu.unicorn.blocks import find_block, forget_blocks, retire_current
+from archlbr.cpu.unicorn.hooks import plant
 from archlbr.errors import InternalError
 
 if TYPE_CHECKING:
@@ -125,13 +126,13 @@ class UnicornEngine:
         here = words.ctypes.data
         self.shortcuts = shortcuts.NONE
         if on_block:  # none: bare execution, for comparison
-            self._plant(uc.UC_HOOK_BLOCK, on_block, pointer)
+            plant(self._handle, uc.UC_HOOK_BLOCK, on_block, pointer)
             self.shortcuts = shortcuts.ACCESSES | shortcuts.BLOCKS | shortcuts.STORES
             words[at.LEAVE] = shortcuts.leaving()
-        self._plant(uc.UC_HOOK_INSN, intercepts.on_syscall.address, here, x86.UC_X86_INS_SYSCALL)
-        self._plant(uc.UC_HOOK_INTR, intercepts.on_interrupt.address, here)
-        self._plant(uc.UC_HOOK_MEM_INVALID, intercepts.on_fault.address, here)
-        self._plant(uc.UC_HOOK_INSN_INVALID, intercepts.on_invalid.address, here)
+        plant(self._handle, uc.UC_HOOK_INSN, intercepts.on_syscall.address, here, x86.UC_X86_INS_SYSCALL)
+        plant(self._handle, uc.UC_HOOK_INTR, intercepts.on_interrupt.address, here)
+        plant(self._handle, uc.UC_HOOK_MEM_INVALID, intercepts.on_fault.address, here)
+        plant(self._handle, uc.UC_HOOK_INSN_INVALID, intercepts.on_invalid.address, here)
         self._uc.hook_add(uc.UC_HOOK_INSN, self._answer_cpuid, None, 1, 0, x86.UC_X86_INS_CPUID)
 
     def map(self, start: int, length: int, protection: int) -> None:
@@ -252,23 +253,6 @@ class UnicornEngine:
         self._hooks.clear()
         self._uc = None
 
-    def _plant(self, kind: int, function: int, pointer: int, *extra: int) -> int:
-        hook = ctypes.c_size_t()
-        arguments = [ctypes.c_int(value) for value in extra]
-        status = self._library.uc_hook_add(
-            self._handle,
-            ctypes.byref(hook),
-            ctypes.c_int(kind),
-            ctypes.c_void_p(function),
-            ctypes.c_void_p(pointer),
-            ctypes.c_uint64(1),
-            ctypes.c_uint64(0),
-            *arguments,
-        )
-        if status != uc.UC_ERR_OK:
-            raise InternalError(f"hook {kind:#x} refused by the engine with error {status}")
-        return hook.value
-
     def _watch(self, start: int, end: int) -> None:
         # Writable code: blocks in it are decoded each time they run, and stores into the running block are seen.
         words = self.words
@@ -282,7 +266,7 @@ class UnicornEngine:
             words[at.VOLATILE_COUNT] = count + 1
         words[at.UNUSUAL] |= np.uint64(at.UNUSUAL_VOLATILE)
         if self._store_hook is None:
-            self._store_hook = self._plant(uc.UC_HOOK_MEM_WRITE, intercepts.on_store.address, words.ctypes.data)
+            self._store_hook = plant(self._handle, uc.UC_HOOK_MEM_WRITE, intercepts.on_store.address, words.ctypes.data)
             self.shortcuts &= ~shortcuts.STORES
             self._uc.ctl_flush_tb()
             self._forget_pages()

@@ -25,6 +25,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from archlbr.cpu.address import Word, call1, call5, load64, store64
 from archlbr.cpu.unicorn import longmode, shortcuts
+from archlbr.cpu.unicorn.hooks import plant
 from archlbr.cpu.unicorn.location import STATE_BYTES, locate
 from archlbr.errors import InternalError
 from archlbr.native import callback, native
@@ -301,8 +302,8 @@ class SupervisorEngine:
         self.cpu, self.env = locate(self.uc)
         self._shared.accesses[self.env] = accesses
         ctypes.c_uint64.from_address(_CPU_BEFORE_ENV).value = self.env - self.cpu
-        self._delivery = self._plant(uc.UC_HOOK_INTR, _deliver.address, self.cpu)
-        self._unknown = self._plant(uc.UC_HOOK_INSN_INVALID, _undefined.address, self.cpu)
+        self._delivery = plant(self.uc._uch, uc.UC_HOOK_INTR, _deliver.address, self.cpu)
+        self._unknown = plant(self.uc._uch, uc.UC_HOOK_INSN_INVALID, _undefined.address, self.cpu)
         self.uc.hook_add(uc.UC_HOOK_INSN, self._answer_cpuid, None, 1, 0, x86.UC_X86_INS_CPUID)
 
     def run(self, rip: int, until: int, instructions: int = 0) -> None:
@@ -322,8 +323,8 @@ class SupervisorEngine:
         """Let compiled callbacks of ours deliver exceptions and #UD, in place of the plain ones."""
         for hook in (self._delivery, self._unknown):
             uclib.uc_hook_del(self.uc._uch, ctypes.c_size_t(hook))
-        self._delivery = self._plant(uc.UC_HOOK_INTR, function, pointer)
-        self._unknown = self._plant(uc.UC_HOOK_INSN_INVALID, undefined, pointer)
+        self._delivery = plant(self.uc._uch, uc.UC_HOOK_INTR, function, pointer)
+        self._unknown = plant(self.uc._uch, uc.UC_HOOK_INSN_INVALID, undefined, pointer)
 
     def close(self) -> None:
         """Give the engine back; nothing may use it afterwards."""
@@ -336,21 +337,6 @@ class SupervisorEngine:
         for register, value in zip("ABCD", self._cpuid(leaf, subleaf), strict=True):
             engine.reg_write(getattr(x86, f"UC_X86_REG_R{register}X"), value)
         return 1
-
-    def _plant(self, kind: int, function: int, pointer: int) -> int:
-        hook = ctypes.c_size_t()
-        status = uclib.uc_hook_add(
-            self.uc._uch,
-            ctypes.byref(hook),
-            ctypes.c_int(kind),
-            ctypes.c_void_p(function),
-            ctypes.c_void_p(pointer),
-            ctypes.c_uint64(1),
-            ctypes.c_uint64(0),
-        )
-        if status != uc.UC_ERR_OK:
-            raise InternalError(f"hook {kind:#x} refused by the engine with error {status}")
-        return hook.value
 
 
 def set_clock(address: int) -> None:
