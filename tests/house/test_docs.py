@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
@@ -13,6 +14,8 @@ DOCUMENTS = [(name, text) for name, text in texts(".md")]
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 # `lbr/registers.py` and the like, as the documents name source files.
 SOURCE_FILE = re.compile(r"`((?:[a-z_]+/)+[a-z_0-9]+\.py)`")
+# `lbr.registers` and the like, as docstrings do.
+DOTTED = re.compile(r"`([a-z_]+(?:\.[A-Za-z_]+)+)`")
 
 
 @pytest.mark.parametrize(("name", "text"), DOCUMENTS, ids=[name for name, _ in DOCUMENTS])
@@ -26,6 +29,28 @@ def test_each_link_leads_to_a_file(name: str, text: str) -> None:
 def test_each_source_file_that_is_named_exists(name: str, text: str) -> None:
     named = set(SOURCE_FILE.findall(text))
     assert {path for path in named if not (SOURCE / path).exists() and not (ROOT / path).exists()} == set()
+
+
+def _exists(dotted: str) -> bool:
+    """Return whether a dotted name is a module, or a name that stands in one."""
+    parts = dotted.split(".")
+    for count in range(len(parts), 0, -1):
+        path = SOURCE.joinpath(*parts[:count])
+        module = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if module.exists():
+            return count == len(parts) or re.search(rf"\b{parts[count]}\b", module.read_text()) is not None
+    return False
+
+
+def test_each_module_that_a_module_s_docstring_names_exists() -> None:
+    rooms = {path.name for path in SOURCE.iterdir() if path.is_dir()}
+    dangling = []
+    for name, text in texts(".py"):
+        head = (ast.get_docstring(ast.parse(text)) or "") if (ROOT / name).is_relative_to(SOURCE) else ""
+        fields = set(re.findall(r"^    ([a-z_]+): ", text, re.MULTILINE))  # `lbr.ctl` of a state that has an lbr
+        named = [dotted for dotted in DOTTED.findall(head) if dotted.split(".")[0] in rooms - fields]
+        dangling += [(name, dotted) for dotted in named if not _exists(dotted)]
+    assert dangling == []
 
 
 def test_the_readme_names_each_verb_and_no_other() -> None:

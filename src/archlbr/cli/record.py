@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # A prime, so that no loop's own count divides it and hides the same branches in every sample.
 PERIOD = 10007
+_PERF_TYPE_RAW = 4  # perf_event.h
 
 
 class Form(StrEnum):
@@ -150,9 +151,6 @@ def _event(branch_filter: str, event: Counted, period: int, jitter: int) -> tupl
         return attr, Event(TAKEN, period, wanted.lbr_ctl | msrs.CTL_LBREN, jitter)
     attr = branch_attr("instructions:u", period, wanted.sample_type)
     return attr, Event(RETIRED, period, wanted.lbr_ctl | msrs.CTL_LBREN, jitter)
-
-
-_PERF_TYPE_RAW = 4
 
 
 def _about() -> About:

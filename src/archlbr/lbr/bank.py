@@ -2,7 +2,7 @@
 
 `perf`, `vpmu.designs` and `host` ask a bank for what they do to the registers and never look inside a record. `tagged`
 has the bank that is explored (a record is the tag of whose branch it is), `facility` the one over the facility's own
-state, which a machine runs, and `host.costs` one that counts the accesses. So one step serves all three.
+state, which a machine runs, and `contract.costs` one that counts the accesses. So one step serves all three.
 """
 
 from __future__ import annotations

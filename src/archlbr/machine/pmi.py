@@ -1,4 +1,4 @@
-"""One sample, natively: the twin of `host.sample`.
+"""One sample, natively: the twin of `host.sampling`.
 
 `machine.hooks` calls it when the counter overflows, without leaving compiled code. A property test holds the
 two equal.

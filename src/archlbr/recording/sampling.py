@@ -1,7 +1,7 @@
 """The recorder behind `archlbr record`: the LBRs programmed as perf does, and a sample at every overflow.
 
-`machine.journal` fills the buffer of samples; this module programs the LBR registers through the vPMU, switches
-them between threads as perf does, and hands samples and side-band to the process's spool. `cli.record` merges the
+`machine.journal` fills the buffer of samples; this module programs the LBR registers by WRMSR and switches them
+between threads as perf does, and hands samples and side-band to the process's spool. `cli.record` merges the
 spools.
 """
 
