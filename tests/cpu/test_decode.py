@@ -91,7 +91,6 @@ OTHER = {
     "int 80h": "cd 80",
     "int1": "f1",
     "ud2": "0f 0b",
-    "hlt": "f4",
     "rsm": "0f aa",
     "xabort": "c6 f8 01",
 }
@@ -111,6 +110,7 @@ NONE = {
     "xbegin": "c7 f8 10 00 00 00",
     "rep movsb": "f3 a4",
     "cpuid": "0f a2",
+    "hlt, which an interrupt may end but no branch does": "f4",
 }
 
 TABLE = [

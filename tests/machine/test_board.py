@@ -77,6 +77,34 @@ def test_a_timer_interrupt_goes_through_the_idt_and_back() -> None:
     assert 30_000_000 <= board.now() < 30_100_000
 
 
+def test_hlt_is_no_branch_and_its_wakening_is_one() -> None:
+    # The timer of the test above, with LBRs and a counter of branches on: sti; hlt; cmp [COUNT], 3; jne to sti.
+    setup = "0f011c25" + struct.pack("<I", IDT - 16).hex()
+    pic = "b011 e620 b030 e621 b004 e621 b001 e621 b0fe e621"
+    pit = "b034 e643 b09c e640 b02e e640"
+    on = wrmsr(0x14CE, 0x7F0003) + wrmsr(0x186, 0x4200C4) + wrmsr(0x38F, 1)
+    loop = "fb f4 833c25" + struct.pack("<I", COUNT).hex() + "03 75f4 b007 e6f4 ebfe"
+    board, _ = machine(setup + pic + pit + on + loop)
+    handler = CODE + 0x1000
+    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
+    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
+    board.memory[IDT + 16 * 0x30 : IDT + 16 * 0x31] = gate
+    code = bytes.fromhex("ff0425" + struct.pack("<I", COUNT).hex() + "50 b020 e620 58 48cf")
+    board.memory[handler : handler + len(code)] = code
+    assert board.run(10**9) == 15
+    again = CODE + len(bytes.fromhex(setup + pic + pit + on))
+    woken, jne, iretq = again + 2, again + 10, handler + len(code) - 2
+    once = [(woken, handler, 8), (iretq, woken, 8)]
+    back = [(jne, again, 0)]
+    records = []
+    for entry in range(32):
+        source, target, info = (board.vcpu.rdmsr(base + entry) or 0 for base in (0x1500, 0x1600, 0x1200))
+        records.append((source, target, info >> 56 & 15))
+    assert records == (once + back + once + back + once)[::-1] + [(0, 0, 0)] * 24
+    # Three IRETQs and three JNEs; the interrupts and HLT are no branch instructions.
+    assert board.vcpu.rdmsr(0xC1) == 6
+
+
 def test_lbr_records_of_ring_0_hold_what_ran() -> None:
     # CTL <- OS, all kinds, enabled; jmp +2; call +1 over a nop; then read FROM_0, TO_0 into r8, r9
     code = wrmsr(0x14CE, 0x7F0003) + "eb02 9090 e801000000 90 "
