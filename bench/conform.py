@@ -3,7 +3,7 @@
     python -m bench.conform [ROUNDS]
 
 Whole commands for the table: the targets are 5 seconds on the model and 60 on the machine. The trapped access goes from
-guest code on the engine through the vPMU's step and back, in processor time; its target is 8 microseconds.
+guest code on the board through the vPMU's step and back, in processor time; its target is 8 microseconds.
 """
 
 from __future__ import annotations

@@ -26,12 +26,12 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def build(folder: Path, name: str, *sources: str) -> Path:
-    """Return the ELF32 image made from sources; the ELF64 file with its symbols lies beside it as NAME.elf."""
+def build(folder: Path, name: str, *sources: str, load: int = LOAD) -> Path:
+    """Return the ELF32 image made from sources, loaded at `load`; NAME.elf beside it is the ELF64 one, with symbols."""
     linked, image = folder / f"{name}.elf", folder / name
     files = [str(SOURCES / source) for source in sources]
     for command in (
-        ["gcc", *_FLAGS, f"-Wl,-Ttext-segment={LOAD:#x}", "-o", str(linked), *files],
+        ["gcc", *_FLAGS, f"-Wl,-Ttext-segment={load:#x}", "-o", str(linked), *files],
         ["objcopy", "-O", "elf32-i386", str(linked), str(image)],
     ):
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

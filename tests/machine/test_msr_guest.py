@@ -1,4 +1,4 @@
-"""The stubs byte by byte against a disassembler, and the guest that runs them."""
+"""The stubs byte by byte against a disassembler, and the guest of the board that runs them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pytest
 from archlbr.arch.branches import BranchKind
 from archlbr.errors import InternalError
 from archlbr.machine import msr_stubs as stubs
-from archlbr.machine.msr_guest import MsrGuest, Taken
+from archlbr.machine.board import Board
+from archlbr.machine.models import SAPPHIRE_RAPIDS
+from archlbr.machine.msr_guest import MEMORY, MsrGuest, put_stubs
+from archlbr.machine.vcpu import Vcpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,85 +102,94 @@ def test_the_page_tables_map_the_lowest_pages_to_themselves() -> None:
     assert (pointers & 0xFFF, directory & 0xFFF, entry(0x5000)) == (3, 3, 0x83)
 
 
-class Answers:
-    """A hypervisor that knows one register and one leaf."""
+class Answers(Vcpu):
+    """A vCPU that knows one register and one leaf more."""
 
-    def __init__(self) -> None:
-        self.reads = 0
+    reads = 0
+    written = (0, 0)
 
     def rdmsr(self, msr: int) -> int | None:
         self.reads += 1
-        return 0x12345678_9ABCDEF0 if msr == 0x14CE else None
+        return 0x12345678_9ABCDEF0 if msr == 0x3F1 else super().rdmsr(msr)
 
-    def wrmsr(self, msr: int, value: int) -> bool:
+    def wrmsr(self, msr: int, value: int) -> bool | int:
         self.written = (msr, value)
-        return msr == 0x14CE
+        return super().wrmsr(msr, value)
 
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         return leaf, subleaf, 3, 4
 
-    def xsaves(self, area: bytes) -> bytes | int:
-        return bytes([area[0] + 1]) + area[1:] if area[0] < 2 else 6
 
-    def xrstors(self, area: bytes) -> int:
-        return 0 if area[0] == 1 else 13
-
-
-@pytest.fixture
-def answers() -> Answers:
-    return Answers()
-
-
-@pytest.fixture
-def guest(answers: Answers) -> Iterator[MsrGuest]:
-    one = MsrGuest(answers)
+@pytest.fixture(scope="module")
+def board() -> Iterator[Board]:
+    one = Board(SAPPHIRE_RAPIDS, MEMORY, lambda _byte: None, vcpu=Answers)
     yield one
-    one.close()
+    one.engine.close()
+
+
+@pytest.fixture(scope="module")
+def guest(board: Board) -> MsrGuest:
+    return MsrGuest(board, put_stubs(board))
+
+
+def vcpu(board: Board) -> Answers:
+    assert isinstance(board.vcpu, Answers)
+    return board.vcpu
 
 
 def test_rdmsr_reports_edx_and_eax(guest: MsrGuest) -> None:
-    assert (guest.run("rdmsr", 0x14CE).value, guest.run("rdmsr", 0x14CE).vector) == (0x12345678_9ABCDEF0, 0xFFFFFFFF)
+    assert (guest.run("rdmsr", 0x3F1).value, guest.run("rdmsr", 0x3F1).vector) == (0x12345678_9ABCDEF0, 0xFFFFFFFF)
 
 
-def test_a_loop_reads_as_often_as_it_is_told(guest: MsrGuest, answers: Answers) -> None:
+def test_a_loop_reads_as_often_as_it_is_told(guest: MsrGuest, board: Board) -> None:
+    before = vcpu(board).reads
     assert guest.run("rdmsrs", 0x14CE, 1000).vector == 0xFFFFFFFF
-    assert answers.reads == 1000
+    assert vcpu(board).reads - before == 1000
 
 
 def test_a_refused_access_is_a_general_protection_fault(guest: MsrGuest) -> None:
-    assert guest.run("rdmsr", 0x14CF).vector == 13
+    assert guest.run("rdmsr", 0x1C8).vector == 13
     assert guest.run("wrmsr", 0x14CF, value=1).vector == 13
 
 
-def test_wrmsr_writes_64_bits(guest: MsrGuest, answers: Answers) -> None:
-    assert guest.run("wrmsr", 0x14CE, value=1 << 63 | 5).vector == 0xFFFFFFFF
-    assert answers.written == (0x14CE, 1 << 63 | 5)
+def test_wrmsr_writes_64_bits(guest: MsrGuest, board: Board) -> None:
+    assert guest.run("wrmsr", 0x1500, value=1 << 46 | 5).vector == 0xFFFFFFFF
+    assert vcpu(board).written == (0x1500, 1 << 46 | 5)
+    assert guest.run("rdmsr", 0x1500).value == 1 << 46 | 5
 
 
 def test_cpuid_reports_four_registers(guest: MsrGuest) -> None:
-    report = guest.run("cpuid", 0x1C, 2)
-    assert report == (0x1C, 2, 3, 4, 0xFFFFFFFF)
+    assert guest.run("cpuid", 0x1C, 2) == (0x1C, 2, 3, 4, 0xFFFFFFFF)
 
 
-def test_xsaves_writes_guest_memory_and_faults_by_its_vector(guest: MsrGuest) -> None:
-    assert guest.run("xsaves").vector == 0xFFFFFFFF
-    assert guest.area[0] == 1
-    assert guest.run("xrstors").vector == 0xFFFFFFFF
-    assert guest.run("xsaves").vector == 0xFFFFFFFF
-    assert guest.run("xrstors").vector == 13
-    assert guest.run("xsaves").vector == 6
+KINDS = [kind for kind in BranchKind if kind is not BranchKind.NONE]
+# BR_TYPE of architecture.md 2.5, by kind.
+TYPES = {"COND": 0, "IND_JMP": 1, "REL_JMP": 2, "IND_CALL": 3, "REL_CALL": 4, "RET": 5, "OTHER": 8}
 
 
 @pytest.mark.parametrize("cpl", [0, 3])
-@pytest.mark.parametrize(
-    "kind", [kind for kind in BranchKind if kind is not BranchKind.NONE], ids=lambda kind: kind.name
-)
-def test_a_branch_of_each_kind_is_really_taken(guest: MsrGuest, kind: BranchKind, cpl: int) -> None:
-    assert guest.branch(0x401000, 0x402040, kind, cpl) == Taken(0x401000, 0x402040, kind, cpl)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_branch_of_each_kind_is_really_taken_and_recorded_alone(guest: MsrGuest, kind: BranchKind, cpl: int) -> None:
+    def newest(entry: int) -> tuple[int, int, int]:
+        source, target, info = (guest.run("rdmsr", base + entry).value for base in (0x1500, 0x1600, 0x1200))
+        return source, target, info >> 56 & 15
+
+    guest.run("wrmsr", 0x14CF, value=32)
+    guest.run("wrmsr", 0x14CE, value=0x7F0001 | 2 << bool(cpl))
+    guest.branch(0x401000, 0x402040, kind, cpl)
     # Another instruction at the same address: the engine must not run what was there before.
-    assert guest.branch(0x401000, 0x400800, BranchKind.REL_JMP, cpl) == Taken(0x401000, 0x400800, 2, cpl)
+    guest.branch(0x401000, 0x400800, BranchKind.REL_JMP, cpl)
+    guest.run("wrmsr", 0x14CE, value=0)
+    assert [newest(entry) for entry in range(3)] == [
+        (0x401000, 0x400800, 2), (0x401000, 0x402040, TYPES[kind.name]), (0, 0, 0)
+    ]  # fmt: skip
 
 
 def test_a_branch_out_of_the_guest_is_our_mistake(guest: MsrGuest) -> None:
     with pytest.raises(InternalError, match="does not lie in"):
         guest.branch(0x401000, 0x800000, BranchKind.REL_JMP, 0)
+
+
+def test_a_kind_that_no_instruction_has_is_our_mistake(guest: MsrGuest) -> None:
+    with pytest.raises(InternalError, match="no instruction is of kind"):
+        guest.branch(0x401000, 0x402040, BranchKind.NONE, 0)

@@ -129,16 +129,23 @@ class Vcpu:
         self.overflowed = 0
         self._words = words
         self._lbr = words[observing.LBR_AT : observing.LBR_END]
-        self._lbr[:] = lbr.new_words(self.platform.facility)
         self._fast = self._lbr.data  # faster word by word than the array
         self._raw = self._fast.cast("B")
         self._counting = Counting(words)
         self._plain = dict(_PLAIN)
         self._counts = False
-        self.state: State = vpmu.boot(self.design, self.platform, guest_cpuid(hypervisor, self.platform, model.hidden))
-        self._old = self.state.rules.flavour != ARCH
-        self._entries = _OLD_ENTRIES if self._old else _ENTRIES
+        self.begin(vpmu.boot(self.design, self.platform, guest_cpuid(hypervisor, self.platform, model.hidden)))
         self.do(VmEntry())
+
+    def begin(self, state: State) -> None:
+        """Go on from a state, with the processor's registers as it has them and nothing counted."""
+        self.state: State = state
+        self._lbr[:] = lbr.words_of(self.platform.facility, state.lbr)
+        lbr.refresh(self._lbr)
+        self._old = state.rules.flavour != ARCH
+        self._entries = _OLD_ENTRIES if self._old else _ENTRIES
+        self._counting.skip()
+        self._arm()
 
     def do(self, action: Action) -> Outcome:
         """Take a step of the vPMU's on the words, with the entries; return its outcome."""
@@ -158,13 +165,10 @@ class Vcpu:
 
     def restore(self, data: bytes, clock: tuple[int, int, int]) -> None:
         """Write a vCPU snapshot back in the one legal order, and enter the guest; InputError when it cannot be."""
-        self.state = snapshot.restore(self.design, self.platform, self.fetched(), data)
-        self._lbr[:] = lbr.words_of(self.platform.facility, self.state.lbr)
+        self.begin(snapshot.restore(self.design, self.platform, self.fetched(), data))
         self.do(VmEntry())
         _TIMES.pack_into(self._raw, _TIMES_AT, *clock)
         lbr.refresh(self._lbr)
-        self._counting.skip()
-        self._arm()
 
     def fetched(self) -> State:
         """Return the state with the processor's registers as the words have them, entries included."""

@@ -1,133 +1,184 @@
-"""The machine as a target: guest code executes, the vPMU's step answers what the processor hands to the hypervisor.
+"""The machine as a target: what `archlbr run` runs, with the case's host under it and the case's CPUID in its vCPU.
 
-The guest's instructions and branches run on the engine (`machine.msr_guest`); the VMM's questions, the events and the
-looks are `model`'s, of the same vCPU.
+The guest's instructions and branches are executed on a board (`machine.msr_guest`), through its vPMU and its hooks; the
+VMM's questions, the events and the looks are `model`'s, of the same state. Before the guest runs, the vCPU's state goes
+into the board's registers, and afterwards it is read back.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from archlbr.arch import xsave
-from archlbr.arch.outcomes import DONE, GP, Done, GeneralProtection, Image, UndefinedOpcode, Value
+from archlbr.arch.outcomes import DONE, GP, Done, Image, UndefinedOpcode, Value
 from archlbr.conformance import questions as q
-from archlbr.conformance.answers import Registers
-from archlbr.conformance.targets.model import ModelTarget
-from archlbr.conformance.wrapped import Wrapped
+from archlbr.conformance.answers import Reflected, Registers, VmFail
+from archlbr.conformance.targets.model import ModelTarget, patched
 from archlbr.errors import InternalError
 from archlbr.lbr import actions as lbr
-from archlbr.machine.msr_guest import BRANCHES, MsrGuest
-from archlbr.machine.msr_stubs import AREA_SIZE
+from archlbr.machine.board import Board
+from archlbr.machine.models import SAPPHIRE_RAPIDS
+from archlbr.machine.msr_guest import BRANCHES, MEMORY, Layout, MsrGuest, put_stubs
+from archlbr.machine.vcpu import Vcpu
 from archlbr.vpmu import actions as vpmu
 from archlbr.vpmu.designs import ARCHLBR, Design
 
 if TYPE_CHECKING:
-    from archlbr.arch.outcomes import Outcome
+    from collections.abc import Callable
+
     from archlbr.conformance.answers import Answer
+    from archlbr.machine.msr_stubs import Report
+    from archlbr.vpmu.state import Platform, State
+
+# The board offers no VMX: what it would say of itself is asked of the vPMU.
+_VMX_CAPABILITIES: Final = range(0x480, 0x494)
+_XSAVE_LEAF: Final = 0xD
+_XSAVE_LENGTH: Final = 4
+_XSAVES, _XRSTORS = b"\x48\x0f\xc7\x2f", b"\x48\x0f\xc7\x1f"  # xsaves64 [rdi], xrstors64 [rdi]
 
 
-class MachineTarget(Wrapped):
-    """Guest code in front of the model."""
+class CaseVcpu(Vcpu):
+    """The board's vCPU, given a case's host, design and state; `left` is why an instruction left the guest for good."""
 
-    inside: ModelTarget
+    left: vpmu.Outcome | None = None
+    area: Callable[[], bytes]
+    store: Callable[[bytes], None]
+    fetch: Callable[[int], bytes]
 
-    def __init__(self, design: Design = ARCHLBR) -> None:
-        super().__init__(ModelTarget(design))
+    def adopt(self, design: Design, platform: Platform, state: State) -> None:
+        """Run a vCPU of this state, on a processor whose registers are as the state has them."""
+        self.design, self.platform, self.left = design, platform, None
+        self.begin(state)
+
+    def rdmsr(self, msr: int) -> int | None:
+        """Answer RDMSR, also of what a hypervisor offers to L1."""
+        if msr in _VMX_CAPABILITIES:
+            outcome = self._light(lbr.Rdmsr(msr))
+            return outcome.value if isinstance(outcome, Value) else None
+        return super().rdmsr(msr)
+
+    def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """Answer CPUID; leaf 0DH is the vPMU's as well."""
+        if leaf == _XSAVE_LEAF:
+            outcome = self._light(vpmu.CpuidInstruction(leaf, subleaf))
+            if isinstance(outcome, vpmu.Registers):
+                return outcome.eax, outcome.ebx, outcome.ecx, outcome.edx
+        return super().cpuid(leaf, subleaf)
+
+    def execute(self, rip: int) -> int:
+        """Answer XSAVES and XRSTORS, which the engine does not know; return the length, or how it faults."""
+        code = self.fetch(rip)
+        if code not in (_XSAVES, _XRSTORS):
+            return 0
+        area = self.area()[: xsave.AREA_SIZE]
+        outcome = self.do(lbr.Xsaves(area) if code == _XSAVES else lbr.Xrstors(area))
+        match outcome:
+            case Image(content):
+                self.store(content)
+                return _XSAVE_LENGTH
+            case Done():
+                return _XSAVE_LENGTH
+            case UndefinedOpcode():
+                return 0
+        self._note(outcome)
+        return -GP.vector
+
+    def _light(self, action: vpmu.Action) -> vpmu.Outcome:
+        return self._note(super()._light(action))
+
+    def _access(self, action: vpmu.Action, index: int) -> vpmu.Outcome:
+        return self._note(super()._access(action, index))
+
+    # An exit to L1, a failed entry: no guest code sees the end of the instruction.
+    def _note(self, outcome: vpmu.Outcome) -> vpmu.Outcome:
+        if isinstance(outcome, vpmu.Reflected | vpmu.VmFail):
+            self.left = outcome
+        return outcome
+
+
+class MachineTarget(ModelTarget):
+    """A board's guest code in front of the model. layout: how a guest gets into the board, and where it is then."""
+
+    def __init__(self, design: Design = ARCHLBR, layout: Callable[[Board], Layout] = put_stubs) -> None:
+        super().__init__(design)
         self.name = "machine" if design is ARCHLBR else f"machine:{design.name}"
         self.known_as = ("machine", design.name)
-        self.guest = MsrGuest(self)
-        self._diverted: Answer | None = None
+        self.board = Board(SAPPHIRE_RAPIDS, MEMORY, lambda _byte: None, vcpu=CaseVcpu)
+        vcpu = self.board.vcpu
+        if not isinstance(vcpu, CaseVcpu):
+            raise InternalError(f"the board has a {type(vcpu).__name__}")
+        self.vcpu = vcpu
+        self.guest = MsrGuest(self.board, layout(self.board))
+        vcpu.fetch = lambda rip: bytes(self.board.memory[rip : rip + _XSAVE_LENGTH])
+        vcpu.area = lambda: self.guest.area
+        vcpu.store = self._store
 
     def lacks(self, setup: q.Setup, asked: tuple[q.Question, ...]) -> str:
-        """Name what neither the model nor the engine has."""
+        """Name what neither the model nor the board has."""
         for question in asked:
             if isinstance(question, q.Branch) and not {question.source, question.target} <= set(BRANCHES):
                 return f"guest memory at {question.source:#x} and {question.target:#x}"
-        return self.inside.lacks(setup, asked)
-
-    def start(self, setup: q.Setup) -> Answer:
-        """Boot, with the guest's area cleared."""
-        self.guest.area = bytes(AREA_SIZE)
-        return self.inside.start(setup)
-
-    def new_vm(self, setup: q.Setup) -> Answer:
-        """Start over."""
-        return self.start(setup)
+        return super().lacks(setup, asked)
 
     def execute(self, instruction: q.Instruction) -> Answer:
         """Let the guest's code execute one instruction, and return what it reports."""
-        self._diverted = None
         match instruction:
             case q.Rdmsr(msr):
-                report = self.guest.run("rdmsr", msr)
-                done: Outcome | Registers = Value(report.value)
+                return self._run(lambda report: Value(report.value), "rdmsr", msr)
             case q.Wrmsr(msr, value):
-                report = self.guest.run("wrmsr", msr, value=value)
-                done = DONE
+                return self._run(lambda _: DONE, "wrmsr", msr, value=value)
             case q.Cpuid(leaf, subleaf):
-                report = self.guest.run("cpuid", leaf, subleaf)
-                done = Registers(report.eax, report.ebx, report.ecx, report.edx)
+                return self._run(lambda report: Registers(*report[:4]), "cpuid", leaf, subleaf)
             case q.Xsaves():
-                report = self.guest.run("xsaves")
-                done = Image(self.guest.area[: xsave.AREA_SIZE])
+                self.guest.area = self._area
+                answer = self._run(lambda _: Image(self.guest.area[: xsave.AREA_SIZE]), "xsaves")
+                self._area = self.guest.area[: xsave.AREA_SIZE]
+                return answer
             case q.Xrstors(stores):
-                self._store(stores)
-                report = self.guest.run("xrstors")
-                done = DONE
-        if self._diverted is not None:
-            return self._diverted
-        fault = report.fault
-        return done if fault is None else fault
+                self._area = self.guest.area = patched(self._area, stores)
+                return self._run(lambda _: DONE, "xrstors")
 
     def branch(self, branch: q.Branch) -> Answer:
-        """Let the guest's code take a branch, and report it as executed."""
-        return self.inside.branch(q.Branch(*self.guest.branch(*branch)))
+        """Let the guest's code take a branch, which the board's hooks record."""
+
+        def take() -> Answer:
+            self.guest.branch(*branch)
+            return DONE
+
+        return self._inside(take)
 
     def close(self) -> None:
         """Give the engine back."""
-        self.guest.close()
+        self.board.engine.close()
 
-    # What the engine asks while guest code runs ----------------------------------------------------------------------
+    def _run(
+        self, done: Callable[[Report], Answer], name: str, index: int = 0, subindex: int = 0, value: int = 0
+    ) -> Answer:
+        def execute() -> Answer:
+            report = self.guest.run(name, index, subindex, value)
+            match self.vcpu.left:
+                case vpmu.Reflected():
+                    return Reflected()
+                case vpmu.VmFail(error):
+                    return VmFail(error)
+            fault = report.fault
+            return done(report) if fault is None else fault
 
-    def rdmsr(self, msr: int) -> int | None:
-        """Answer RDMSR."""
-        answer = self._stepped(lbr.Rdmsr(msr))
-        return answer.value if isinstance(answer, Value) else None
+        return self._inside(execute)
 
-    def wrmsr(self, msr: int, value: int) -> bool:
-        """Answer WRMSR."""
-        return isinstance(self._stepped(lbr.Wrmsr(msr, value)), Done)
-
-    def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
-        """Answer CPUID."""
-        answer = self._stepped(vpmu.CpuidInstruction(leaf, subleaf))
-        if not isinstance(answer, Registers):
-            raise InternalError(f"CPUID came to {answer}")
+    # Enter the guest, let it run on the board, and leave it if it was entered for this.
+    def _inside(self, run: Callable[[], Answer]) -> Answer:
+        within = self.state.running
+        if not within:
+            entered = self.act(vpmu.VmEntry())
+            if not isinstance(entered, Done):
+                return entered
+        self.vcpu.adopt(self.design, self.platform, self.state)
+        answer = run()
+        self.state = self.vcpu.fetched()
+        if not within and self.state.running:
+            self.act(vpmu.VmExit())
         return answer
 
-    def xsaves(self, area: bytes) -> bytes | int:
-        """Answer XSAVES."""
-        answer = self._stepped(lbr.Xsaves(area[: xsave.AREA_SIZE]))
-        return answer.content if isinstance(answer, Image) else _vector(answer)
-
-    def xrstors(self, area: bytes) -> int:
-        """Answer XRSTORS."""
-        answer = self._stepped(lbr.Xrstors(area[: xsave.AREA_SIZE]))
-        return 0 if isinstance(answer, Done) else _vector(answer)
-
-    def _stepped(self, action: vpmu.Action) -> Answer:
-        answer = self.inside.act(action)
-        if not isinstance(answer, Done | GeneralProtection | UndefinedOpcode | Value | Image | Registers):
-            # The instruction left the guest for good: an exit to L1, a failed entry. No guest code sees the end of it.
-            self._diverted = answer
-        return answer
-
-    def _store(self, stores: tuple[tuple[int, int], ...]) -> None:
-        area = bytearray(self.guest.area)
-        for at, value in stores:
-            area[at : at + 8] = value.to_bytes(8, "little")
-        self.guest.area = bytes(area)
-
-
-def _vector(answer: Answer) -> int:
-    return answer.vector if isinstance(answer, UndefinedOpcode) else GP.vector
+    def _store(self, content: bytes) -> None:
+        self.guest.area = content
