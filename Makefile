@@ -65,7 +65,7 @@ bench: setup ## Measure the speeds of docs/benchmarks.md.
 
 campaigns: setup ## Fuzz, mutate, kill and soak: hours; the results go to docs/reliability.md.
 	@$(BIN)/uv sync --quiet --locked --group campaigns --python $(BIN)/python
-	@for name in fuzz kills mutants soak; do nice -n 15 $(BIN)/python -m campaigns.$$name --write || exit; done
+	@for name in fuzz "kills record" "kills snapshot" mutants soak; do nice -n 15 $(BIN)/python -m campaigns.$$name --write || exit; done
 
 guest: setup ## Fetch a Debian kernel and busybox and pack a Linux guest into build/guest (needs apt, dpkg, gcc).
 	@$(BIN)/python -m tests.guests.linux

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
-TITLES = ("Fuzzing", "Mutants", "A soak", "Kills")
+TITLES = ("Fuzzing", "Mutants", "A soak", "Kills of record", "Kills of snapshot")
 PREFACE = """# Reliability
 
 What was done to break the program, the command that does it again, and what it printed. `campaigns/` has the code;
