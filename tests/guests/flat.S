@@ -14,15 +14,15 @@ start:  mov     %ebx, information
         lea     -4096(%esp), %eax
         xor     %edx, %edx
         wrmsr
+        call    long_mode               # a push on the loader's stack segment
+        ljmpl   $8, $start64
+
+long_mode:
         lgdt    gdt_pointer
         mov     $0x10, %eax
         mov     %eax, %ds
         mov     %eax, %es
         mov     %eax, %ss
-        call    long_mode
-        ljmpl   $8, $start64
-
-long_mode:
         mov     %cr4, %eax
         or      $0x620, %eax            # PAE, OSFXSR, OSXMMEXCPT
         mov     %eax, %cr4

@@ -8,11 +8,14 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from unicorn import x86_const as x86
 
+from archlbr.cpu.unicorn import registers
 from archlbr.errors import InputError
-from archlbr.machine import images, observing
+from archlbr.machine import entry, images, observing
 from archlbr.machine.board import Board
 from archlbr.machine.devices.fwcfg import FirmwareConfiguration
+from archlbr.machine.images import Start
 from archlbr.machine.models import MODELS, Model, without
 from tests.guests.images import build, needs_compiler
 
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 LIMIT = 10**8
 COUNTS = slice(observing.RETIRED_BY_RING, observing.NOTHING)
+
+
+def _drop(_byte: int) -> None:
+    return
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +73,20 @@ def test_a_processor_without_architectural_lbr_is_skipped_by_the_image(flat: Pat
     for model in (MODELS["skylake-server"], without(MODELS["sapphire-rapids"], "arch-lbr")):
         status, console = boot(flat.read_bytes(), "flat", model=model)
         assert (status, console.splitlines()[-2]) == (1, "SKIP: no architectural LBR")
+
+
+@pytest.mark.parametrize(("bits", "code"), [(32, 0xCF9B00), (64, 0xAF9B00)])
+def test_the_segments_of_an_image_are_flat_from_the_first_instruction(bits: int, code: int) -> None:
+    board = Board(MODELS["sapphire-rapids"], 4 * MIB, _drop)
+    entry.enter(board.uc, board.engine.env, board.memory, Start(0x100000, bits=bits))
+    segments = registers.read(board.uc, board.engine.env).descriptors[:6]  # ES CS SS DS FS GS
+    assert segments[1] == (0x10, 0, 0xFFFFFFFF, code)
+    assert {segments[at] for at in (0, 2, 3, 4, 5)} == {(0x18, 0, 0xFFFFFFFF, 0xCF9300)}
+    board.memory[0x100000:0x100006] = b"\xe8\0\0\0\0\xf4"  # CALL the next instruction, HLT for ever
+    board.uc.reg_write(x86.UC_X86_REG_RSP, 0x212340)
+    assert (board.run(100), board.cause) == (0, "")
+    width = bits // 8
+    assert board.memory[0x212340 - width : 0x212340] == (0x100005).to_bytes(width, "little")
 
 
 @needs_compiler
@@ -149,10 +170,10 @@ def test_modules_and_command_lines_that_do_not_fit_are_refused() -> None:
 def test_the_firmwares_entries_are_read_byte_by_byte() -> None:
     firmware = FirmwareConfiguration(256 * MIB)
     answers = {}
-    for entry, size in ((0, 4), (5, 2), (0xF, 2), (3, 8), (0x8003, 4)):
-        firmware.write(0x510, entry & 0xFF)
-        firmware.write(0x511, entry >> 8)
-        answers[entry] = bytes(firmware.read(0x511) for _ in range(size))
+    for number, size in ((0, 4), (5, 2), (0xF, 2), (3, 8), (0x8003, 4)):
+        firmware.write(0x510, number & 0xFF)
+        firmware.write(0x511, number >> 8)
+        answers[number] = bytes(firmware.read(0x511) for _ in range(size))
     assert answers == {
         0: b"QEMU",
         5: b"\x01\0",

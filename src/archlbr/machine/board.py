@@ -126,11 +126,11 @@ class Board:
 
     def start(self, rip: int, rsi: int = 0) -> None:
         """Point the processor at 64-bit code in ring 0, with the first 4 GiB mapped to themselves."""
-        entry.enter(self.uc, self.memory, Start(rip, rsi=rsi))
+        entry.enter(self.uc, self.engine.env, self.memory, Start(rip, rsi=rsi))
 
     def start_image(self, image: bytes, name: str, initrd: bytes, append: str) -> None:
         """Load a kernel of any kind (`images.load`) and point the processor at its entry."""
-        entry.enter(self.uc, self.memory, load(self.memory, image, name, initrd, append))
+        entry.enter(self.uc, self.engine.env, self.memory, load(self.memory, image, name, initrd, append))
 
     def trace(self, deliver: Callable[[Words], None] | None, low: int = 0, high: int = 1 << 64) -> None:
         """Write down every branch from addresses in [low, high), from outside of what the guest can see; None ends it.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from unicorn import x86_const as x86
 
+from archlbr.cpu.unicorn import registers
 from archlbr.machine import boot
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ _PAE, _EFER, _LONG_MODE, _PAGING, _PROTECTED = 1 << 5, 0xC0000080, 0x500, 0x8000
 _FLAT: Final = struct.pack("<4Q", 0, 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF)
 
 
-def enter(processor: Any, memory: memoryview, start: Start) -> None:
-    """Put a processor that has run nothing into the state of `start`."""
+def enter(processor: Any, env: int, memory: memoryview, start: Start) -> None:
+    """Put a processor that has run nothing, and whose state lies at `env`, into the state of `start`."""
     put = processor.reg_write
     put(x86.UC_X86_REG_GDTR, (0, boot.GDT, boot.GDT_LIMIT, 0))
     _turn_paging_on(processor, memory)
@@ -34,9 +35,7 @@ def enter(processor: Any, memory: memoryview, start: Start) -> None:
         put(x86.UC_X86_REG_CR4, 0)
         put(x86.UC_X86_REG_CR3, 0)
         memory[boot.GDT : boot.GDT + len(_FLAT)] = _FLAT
-    put(x86.UC_X86_REG_CS, boot.CODE_SELECTOR)
-    for segment in ("DS", "ES", "SS", "FS", "GS"):
-        put(getattr(x86, f"UC_X86_REG_{segment}"), boot.DATA_SELECTOR)
+    registers.load_flat(env, boot.CODE_SELECTOR, boot.DATA_SELECTOR, start.bits)
     put(x86.UC_X86_REG_RSP, boot.STACK)
     put(x86.UC_X86_REG_RAX, start.rax)
     put(x86.UC_X86_REG_RBX, start.rbx)

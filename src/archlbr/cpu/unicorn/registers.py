@@ -34,6 +34,11 @@ _LATER_FLAGS: Final = 180  # hflags2
 # Of hflags2: NMIs are blocked.
 _NMI: Final = 1 << 2
 _MASK_32: Final = (1 << 32) - 1
+_SEGMENT_REGISTERS: Final = 6  # ES to GS
+# The upper half of flat descriptors, less their base: 64-bit code, 32-bit code, 32-bit data, all accessed.
+_CODE_64, _CODE_32, _DATA_32 = 0xAF9B00, 0xCF9B00, 0xCF9300
+# Of hflags: what is kept of CS.L and CS.D, of SS.B, and that a base of DS, ES or SS is not 0.
+_CODE_IS_64, _CODE_IS_32, _STACK_IS_32, _ADD_BASES = 1 << 15, 1 << 4, 1 << 5, 1 << 6
 
 
 class Descriptor(NamedTuple):
@@ -90,6 +95,23 @@ def read(engine: Any, env: int) -> Registers:
         int(bool(_half(env + _LATER_FLAGS).value & _NMI)),
         fpu.read(engine),
     )
+
+
+def load_flat(env: int, code: int, data: int, bits: int) -> None:
+    """Load all six segment registers with flat segments of ring 0: selectors `code` and `data`, 32 or 64-bit code.
+
+    The engine's own writes of CS, SS, DS and ES put nothing but the selector there: a 32-bit PUSH would go by a 16-bit
+    stack pointer (SDM vol. 1, 6.2.3: the B flag of SS). Sources: SDM vol. 3A, 3.4.3; the flags' place is QEMU's.
+    """
+    for index in range(_SEGMENT_REGISTERS):
+        at = env + longmode.SEGMENTS + longmode.SEGMENT * index
+        is_code = longmode.SEGMENTS + longmode.SEGMENT * index == longmode.CS
+        _half(at).value, _word(at + 8).value, _half(at + 16).value = code if is_code else data, 0, 0xFFFFFFFF
+        _half(at + 20).value = (_CODE_64 if bits == 64 else _CODE_32) if is_code else _DATA_32
+    derived = _half(env + longmode.HFLAGS)
+    derived.value = derived.value & ~(_CODE_IS_64 | _ADD_BASES) | _CODE_IS_32 | _STACK_IS_32
+    if bits == 64:
+        derived.value |= _CODE_IS_64
 
 
 def write(engine: Any, env: int, registers: Registers) -> None:
