@@ -7,6 +7,7 @@ an instruction takes one. Design: docs/decisions/015 and 016.
 
 from __future__ import annotations
 
+import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +30,12 @@ _SOURCES: Final = {
     MISPREDICTED: observing.MISSED_BY_RING,
 }
 _FIRST, _END = observing.RETIRED_BY_RING, observing.MISSED_BY_RING + 4
+_COUNTS, _COUNTS_AT = struct.Struct(f"={_END - _FIRST}Q"), 8 * _FIRST
 _RINGS: Final = ((OS, 0), (USR, 3))
+# By name in this module: a guest's access to a counter waits for these lines.
+_NEVER: Final = observing.NEVER
+_MARK_AT: Final = observing.MARK_AT
+_LIMIT: Final = at.LIMIT
 
 
 class Counting:
@@ -37,26 +43,26 @@ class Counting:
 
     def __init__(self, words: Words) -> None:
         self._words = words.data  # faster word by word than the array
-        self._armed = observing.MARKS
-        self._seen: list[int] = words[_FIRST:_END].tolist()
+        self._raw = self._words.cast("B")
+        self._places: tuple[int, ...] | None = None
+        self._seen: tuple[int, ...] = _COUNTS.unpack_from(self._raw, _COUNTS_AT)
 
     def skip(self) -> None:
         """Forget what was counted until now: no counter counted it."""
-        self._seen = self._words[_FIRST:_END].tolist()
+        self._seen = _COUNTS.unpack_from(self._raw, _COUNTS_AT)
 
     def counted(self) -> list[Count]:
         """Return what was counted since the last look, an action for each of ring 0 and the others."""
-        now: list[int] = self._words[_FIRST:_END].tolist()
+        now: tuple[int, ...] = _COUNTS.unpack_from(self._raw, _COUNTS_AT)
         before, self._seen = self._seen, now
         if now == before:
             return []
         actions = []
-        for _, ring in _RINGS:
-            retired = now[ring] - before[ring]
-            branches = now[ring + 8] - before[ring + 8]
+        for ring in (0, 3):
+            retired, branches = now[ring] - before[ring], now[ring + 8] - before[ring + 8]
             if retired or branches:
                 taken, missed = now[ring + 4] - before[ring + 4], now[ring + 12] - before[ring + 12]
-                actions.append(Count(retired, branches, retired, ring, taken, missed))
+                actions.append(tuple.__new__(Count, (retired, branches, retired, ring, taken, missed)))
         return actions
 
     def arm(self, state: State) -> bool:
@@ -65,35 +71,40 @@ class Counting:
         With both rings the nearer mark of each alone is a safe one: the board looks, and arms again.
         """
         counters = running(state)
-        words = self._words
-        marks: dict[int, int] = {}
-        for counter, places in _watched(counters):
-            share = left(state, counter) // len(places) or 1
-            for place in places:
-                mark = self._seen[place] + share
-                if mark < marks.get(place, observing.NEVER):
-                    marks[place] = mark
-        index = 0
-        for place, mark in marks.items():
-            words[observing.MARK_WORD + index] = _FIRST + place
-            words[observing.MARK_AT + index] = mark
-            index += 1
-        for unused in range(index, self._armed):
-            words[observing.MARK_WORD + unused] = observing.NOTHING
-            words[observing.MARK_AT + unused] = observing.NEVER
-        words[at.LIMIT] = 0
-        self._armed = index
+        words, seen = self._words, self._seen
+        places, watched = _watched(counters)
+        if places is not self._places:
+            self._watch(places)
+        marks = [_NEVER] * len(places)
+        for counter, indices in watched:
+            share = left(state, counter) // len(indices) or 1
+            for index in indices:
+                mark = seen[places[index]] + share
+                if mark < marks[index]:
+                    marks[index] = mark
+        here = _MARK_AT
+        for mark in marks:
+            words[here] = mark
+            here += 1
+        words[_LIMIT] = 0
         return bool(counters)
 
+    def _watch(self, places: tuple[int, ...]) -> None:
+        words, self._places = self._words, places
+        for index in range(observing.MARKS):
+            words[observing.MARK_WORD + index] = _FIRST + places[index] if index < len(places) else observing.NOTHING
+            words[observing.MARK_AT + index] = observing.NEVER
 
+
+# The places of counts that counters which ask for a PMI count; each of these counters, with which of the places.
 @lru_cache(maxsize=1024)
-def _watched(counters: tuple[Running, ...]) -> tuple[tuple[Running, tuple[int, ...]], ...]:
-    # The counters that ask for a PMI, each with the places of its counts.
-    return tuple(
-        (
-            counter,
-            tuple(_SOURCES[counter.event] - _FIRST + ring for which, ring in _RINGS if counter.rings & which),
-        )
+def _watched(counters: tuple[Running, ...]) -> tuple[tuple[int, ...], tuple[tuple[Running, tuple[int, ...]], ...]]:
+    asking = {
+        counter: [_SOURCES[counter.event] - _FIRST + ring for which, ring in _RINGS if counter.rings & which]
         for counter in counters
         if counter.asks
+    }
+    places = tuple(dict.fromkeys(place for counted in asking.values() for place in counted))
+    return places, tuple(
+        (counter, tuple(places.index(place) for place in counted)) for counter, counted in asking.items()
     )

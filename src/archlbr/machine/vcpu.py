@@ -178,18 +178,28 @@ class Vcpu:
 
     def rdmsr(self, msr: int) -> int | None:
         """Return a register's value, None for #GP, ENGINES_OWN for what the engine keeps."""
-        if self._entries.get(msr, w.COUNT) < self.state.vmcs.passthrough:
+        if msr in _COUNTERS:
+            if msr in _COUNTED:
+                self._settle()
+            outcome = self._light(Rdmsr(msr))
+        elif self._entries.get(msr, w.COUNT) < self.state.vmcs.passthrough:
             fine, value = lbr.rdmsr(self._lbr, np.uint64(msr))
             return int(value) if fine else None
-        if msr not in BY_INDEX:
+        elif msr not in BY_INDEX:
             return None if msr in _ABSENT else self._plain.get(msr, ENGINES_OWN)
-        if msr in _COUNTED:
-            self._settle()
-        outcome = self._light(Rdmsr(msr)) if msr in _COUNTERS else self._access(Rdmsr(msr), msr)
+        else:
+            outcome = self._access(Rdmsr(msr), msr)
         return outcome.value if isinstance(outcome, Value) else None
 
     def wrmsr(self, msr: int, value: int) -> bool | int:
         """Write a register; False for #GP, ENGINES_OWN for what the engine keeps."""
+        if msr in _COUNTERS:
+            self._settle()
+            action = Wrmsr(msr, value)
+            thaws = value & msrs.LBR_FRZ and msr in _THAWING
+            done = isinstance(self._access(action, msr) if thaws else self._light(action), Done)
+            self._arm()
+            return done
         if self._entries.get(msr, w.COUNT) < self.state.vmcs.passthrough:
             return bool(lbr.wrmsr(self._lbr, np.uint64(msr), np.uint64(value)))
         if msr not in BY_INDEX:
@@ -197,14 +207,7 @@ class Vcpu:
                 return False if msr in _ABSENT else ENGINES_OWN
             self._plain[msr] = value
             return True
-        if msr not in _COUNTERS:
-            return isinstance(self._access(Wrmsr(msr, value), msr), Done)
-        self._settle()
-        action = Wrmsr(msr, value)
-        thaws = msr in _THAWING and value & msrs.LBR_FRZ
-        done = isinstance(self._access(action, msr) if thaws else self._light(action), Done)
-        self._arm()
-        return done
+        return isinstance(self._access(Wrmsr(msr, value), msr), Done)
 
     def rdpmc(self, counter: int) -> int | None:
         """Return a counter by RDPMC's number; None for #GP."""

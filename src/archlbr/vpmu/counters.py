@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from archlbr.arch import msrs
 from archlbr.vpmu import freeze
+from archlbr.vpmu.actions import Count
 from archlbr.vpmu.interception import with_frozen
 from archlbr.vpmu.state import Pmu, State, with_pmu
 
 if TYPE_CHECKING:
-    from archlbr.vpmu.actions import Count
     from archlbr.vpmu.designs.protocol import Design
     from archlbr.vpmu.state import Platform
 
@@ -28,9 +28,12 @@ EVTSEL_LEGAL = 0xFFFFFFFF & ~msrs.IA32_PERFEVTSEL.named("ANY").mask
 FW_WRITE = msrs.IA32_PERF_CAPABILITIES.named("FW_WRITE").mask
 FIXED_PMC = 1 << 30
 
-# Event and unit mask -> what of a Count it counts (SDM vol. 3B, architectural events; 01C0H INST_RETIRED.PREC_DIST and
-# 20C4H BR_INST_RETIRED.NEAR_TAKEN of Golden Cove). The fixed counters likewise. Another event counts 0.
-INSTRUCTIONS, BRANCHES, CYCLES, TAKEN, MISPREDICTED = range(5)
+# Event and unit mask -> what of a Count it counts, by its place there (SDM vol. 3B, architectural events; 01C0H
+# INST_RETIRED.PREC_DIST and 20C4H BR_INST_RETIRED.NEAR_TAKEN of Golden Cove). The fixed counters likewise. Another
+# event counts 0.
+INSTRUCTIONS, BRANCHES, CYCLES, TAKEN, MISPREDICTED = (
+    Count._fields.index(name) for name in ("instructions", "branches", "cycles", "taken", "mispredicted")
+)
 EVENTS = {
     0x00C0: INSTRUCTIONS, 0x01C0: INSTRUCTIONS, 0x00C4: BRANCHES, 0x20C4: TAKEN, 0x00C5: MISPREDICTED,
     0x003C: CYCLES, 0x013C: CYCLES,
@@ -127,21 +130,26 @@ def count(design: Design, platform: Platform, state: State, action: Count) -> tu
     counters = running(state)
     if not counters:
         return state, 0
-    amounts = (action.instructions, action.branches, action.cycles, action.taken, action.mispredicted)
     ring = USR if action.cpl else OS
     pmu, rules = state.pmu, state.rules
+    held_gp, selects, held_fixed, fixed_ctrl, global_ctrl, kept, capabilities = pmu
     overflowed = asks = 0
-    gp, fixed = list(pmu.gp), list(pmu.fixed)
+    gp, fixed = list(held_gp), list(held_fixed)
     for bit, event, rings, asked in counters:
         if rings & ring:
-            values, x, mask = (gp, bit, rules.gp_mask) if bit < 32 else (fixed, bit - 32, rules.fixed_mask)
-            value = values[x] + amounts[event]
-            values[x] = value & mask
+            if bit < 32:
+                values, x, mask = gp, bit, rules.gp_mask
+            else:
+                values, x, mask = fixed, bit - 32, rules.fixed_mask
+            value = values[x] + action[event]
             if value > mask:
+                value &= mask
                 overflowed |= 1 << bit
                 asks |= asked << bit
-    kept = pmu.status | overflowed if rules.pmu >= 2 else 0
-    state = with_pmu(state, Pmu(tuple(gp), pmu.selects, tuple(fixed), *pmu[3:5], kept, pmu.capabilities))
+            values[x] = value
+    kept = kept | overflowed if rules.pmu >= 2 else 0
+    counted = (tuple(gp), selects, tuple(fixed), fixed_ctrl, global_ctrl, kept, capabilities)
+    state = with_pmu(state, tuple.__new__(Pmu, counted))
     return (_frozen(freeze.pmi(design, platform, state)) if asks else state), asks
 
 

@@ -192,4 +192,5 @@ GP_AT, SELECTS_AT, FIXED_AT, FIXED_CTRL_AT, GLOBAL_CTRL_AT = range(5)
 def with_counters(state: State, at: int, value: int | tuple[int, ...]) -> State:
     """Return the state with one field of its counters changed, by its place in `Pmu`."""
     pmu = state[8]
-    return with_pmu(state, tuple.__new__(Pmu, pmu[:at] + (value,) + pmu[at + 1 :]))  # noqa: RUF005
+    pmu = tuple.__new__(Pmu, pmu[:at] + (value,) + pmu[at + 1 :])  # noqa: RUF005
+    return tuple.__new__(State, state[:8] + (pmu,) + state[9:])  # noqa: RUF005

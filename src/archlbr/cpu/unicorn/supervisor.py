@@ -156,6 +156,7 @@ class _Replacements:
         if libc.mmap(_PAGE_AT, 4096, 3, flags, -1, 0) != _PAGE_AT:
             raise InternalError(f"the page for register accesses at {_PAGE_AT:#x} is taken in this process")
         self._asked = _ASKED(self._ask)
+        self._answer = ctypes.c_uint64.from_address(_ANSWER)
         for place, function in ((_RAISE, "raise_exception_err_x86_64"), (_DELIVER, "x86_cpu_do_interrupt_x86_64")):
             ctypes.c_uint64.from_address(place).value = _symbol(function)
         ctypes.c_uint64.from_address(_ASK).value = ctypes.cast(self._asked, ctypes.c_void_p).value or 0
@@ -247,7 +248,6 @@ class _Replacements:
         raise InternalError(f"the engine's helper at {address:#x} begins in an unknown way; install the pinned Unicorn")
 
     def _ask(self, env: int, what: int, index: int, value: int, _unused: int) -> int:
-        answer = ctypes.c_uint64.from_address(_ANSWER)
         try:
             accesses = self.accesses[env]
             if what == _INVALID:
@@ -263,7 +263,7 @@ class _Replacements:
             return 0
         if read is ENGINES_OWN:
             return _OWN
-        answer.value = read
+        self._answer.value = read
         return 1
 
 
