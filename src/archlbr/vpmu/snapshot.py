@@ -226,6 +226,10 @@ def mismatch(design: Design, platform: Platform, state: State, image: Image) -> 
     if len(image.msr_gp_counters) != rules.gp or len(image.msr_fixed_counters) != rules.fixed:
         theirs = f"{len(image.msr_gp_counters)} + {len(image.msr_fixed_counters)}"
         return f"the source has {theirs} counters, the target {rules.gp} + {rules.fixed}"
+    # A write of a fixed counter drops the bits that are too many; of a general-purpose one it faults.
+    if any(value & ~rules.fixed_mask for value in image.msr_fixed_counters):
+        wanted = max(image.msr_fixed_counters).bit_length()
+        return f"a fixed counter holds {wanted} bits, the target's have {rules.fixed_mask.bit_length()}"
     if image.nested_offered != nested.offered(design, platform, state):
         return "one of the two hosts offers L1 the LBR controls and the other does not"
     return _impossible(image, rules)
@@ -235,19 +239,20 @@ def _impossible(image: Image, rules: Rules) -> str:
     """Return which word holds what no vCPU's can, or "": what is written without a register's own check."""
     flags = ("asked", "smm", "nested_active", "nested_passthrough")
     wrong = [name for name in flags if getattr(image, name) > 1]
+    freezes = msrs.DEBUGCTL_FREEZE_LBRS | msrs.DEBUGCTL_FREEZE_PERFMON * rules.freezes_counters
     limits = {
         "xcr0": image.xcr0 | 1 if image.xcr0 & 1 else 0,
         "nested_entry_controls": VM_ENTRY_LOAD_IA32_LBR_CTL,
         "nested_exit_controls": VM_EXIT_CLEAR_IA32_LBR_CTL,
         "nested_l1_ctl": rules.facility.ctl_legal,
-        "msr_debugctl": msrs.DEBUGCTL_FREEZE_LBRS | msrs.DEBUGCTL_LBR * (rules.flavour != ARCH),
-        "nested_l1_debugctl": msrs.DEBUGCTL_LBR | msrs.DEBUGCTL_FREEZE_LBRS,
+        "msr_debugctl": freezes | msrs.DEBUGCTL_LBR * (image.flavour not in (ARCH, NO_LBRS)),
+        "nested_l1_debugctl": freezes | msrs.DEBUGCTL_LBR,
     }
     if image.flavour in (ARCH, NO_LBRS):
         limits |= dict.fromkeys(("lbr_select", "lbr_tos"), 0)
     if image.flavour != ARCH:
         limits |= dict.fromkeys(("msr_lbr_ctl", "ler_info"), 0)
-        limits["msr_lbr_depth"] = rules.facility.max_depth * rules.usable
+        wrong += ["msr_lbr_depth"] * (image.msr_lbr_depth != rules.facility.max_depth * rules.usable)
     if image.flavour == NO_LBRS:
         limits |= dict.fromkeys(("ler_from", "ler_to"), 0)
     wrong += [name for name, legal in limits.items() if getattr(image, name) & ~legal]
