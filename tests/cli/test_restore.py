@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from archlbr.cli.app import main
-from archlbr.cli.control import save
+from archlbr.cli.control import Control, save
 from tests.cli.shell import archlbr
 from tests.guests.build import Guests
 from tests.guests.linux import FOLDER
@@ -88,6 +89,7 @@ def test_two_halves_print_what_one_run_prints(program: Path, tmp_path: Path) -> 
         (["restore", "{}/text"], "this is no machine snapshot: it does not begin with ALBRMACH"),
         (["restore", "{}/x.incoming"], "{}/x.incoming was received and not handed over; if its source left neither"),
         (["restore", "{}/gone"], "the machine that was in {}/gone was handed over to there:1"),
+        (["restore", "{}/damaged"], "the machine that was in {}/damaged was handed over to another process"),
         (["restore", "{}/text", "--snapshot", "x"], "--snapshot says where, not when: give the model's clock"),
         (["restore", "{}/text", "--until", "-5"], "--until -5: no clock is there; give nanoseconds since"),
         (["restore", "{}/x", "--incoming", "nowhere"], "'nowhere' is no address: give HOST:PORT, such as"),
@@ -98,6 +100,7 @@ def test_two_halves_print_what_one_run_prints(program: Path, tmp_path: Path) -> 
 def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path, words: list[str], reason: str) -> None:
     (tmp_path / "text").write_bytes(b"no snapshot at all")
     (tmp_path / "gone").write_bytes(b'ALBRGONE{"nonce": "1", "to": "there:1"}')
+    (tmp_path / "damaged").write_bytes(b'ALBRGONE{"nonce": "1", "to"')
     done = archlbr(*(word.format(tmp_path) for word in words))
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("archlbr: " + reason.format(tmp_path))
@@ -160,6 +163,19 @@ def test_a_machine_is_asked_through_its_socket(tmp_path: Path) -> None:
     finally:
         machine.kill()
         machine.communicate()
+
+
+@pytest.mark.parametrize(
+    "request_", [b"nonsense\n", b"[1]\n", b"7\n", b"{}\n", b"[" * 60000 + b"\n", b""], ids=lambda sent: str(sent[:9])
+)
+def test_a_machine_goes_on_whatever_its_socket_is_sent(program: Path, tmp_path: Path, request_: bytes) -> None:
+    path = str(tmp_path / "socket")
+    with Control(path, started(program).board, bytearray()) as control, socket.socket(socket.AF_UNIX) as asker:
+        asker.connect(path)
+        asker.sendall(request_)
+        asker.shutdown(socket.SHUT_WR)
+        assert control.look() is False
+        assert asker.recv(100).startswith(b'{"refused": "this is no request: ')
 
 
 @needs_guest

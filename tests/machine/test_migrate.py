@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import zlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -123,6 +124,10 @@ def test_a_target_with_fewer_features_refuses_before_anything_is_sent(program: P
         (migrate.line_of({migrate.KEY: 2}), "this is no machine's migration of version 1 but version 2"),
         (migrate.line_of({migrate.KEY: 1}), "the migration contradicts itself"),
         (b"", "this is no machine's migration of version 1 but another protocol"),
+        *(
+            (b"%08x %b\n" % (zlib.crc32(text), text), "this is no machine's migration, or it is damaged; connect")
+            for text in (b"no JSON", b"[1]", b"[" * 100_000)
+        ),
     ],
 )
 def test_a_foreign_stream_is_refused(tmp_path: Path, sent: bytes, reason: str) -> None:

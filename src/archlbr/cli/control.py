@@ -89,7 +89,7 @@ class Control:
             else:
                 self._depart(str(request["migrate"]), str(request["keep"]))
                 return
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             self._report({"refused": f"this is no request: {error}"})
         except InputError as error:
             self._report({"refused": str(error)})

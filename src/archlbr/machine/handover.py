@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from archlbr.errors import InputError
 from archlbr.machine import image, snapshot
@@ -71,11 +71,17 @@ class Kept:
 
 
 def note_of(path: str) -> dict[str, str] | None:
-    """Return the note that a machine left when it was handed over, None when the file is no note."""
+    """Return the note that a machine left when it was handed over, None when the file is no note.
+
+    A damaged note says no more than that the machine is gone.
+    """
     with open(path, "rb") as file:
         if file.read(len(GONE)) != GONE:
             return None
-        return dict(json.loads(file.read(1 << 16)))
+        note: Any = None
+        with contextlib.suppress(ValueError, RecursionError):
+            note = json.loads(file.read(1 << 16))
+        return note if isinstance(note, dict) else {}
 
 
 @contextlib.contextmanager

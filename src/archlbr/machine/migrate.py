@@ -8,6 +8,7 @@ files of `machine.handover`. Ours, docs/decisions/026.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -71,9 +72,12 @@ def hear(lines: IO[bytes]) -> dict[str, Any]:
     if not line:
         return {}
     check, _, text = line.removesuffix(b"\n").partition(b" ")
-    if check != b"%08x" % zlib.crc32(text) or not line.endswith(b"\n"):
+    words: Any = None
+    if check == b"%08x" % zlib.crc32(text) and line.endswith(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):
+            words = json.loads(text)
+    if not isinstance(words, dict):
         raise InputError("this is no machine's migration, or it is damaged; connect `archlbr migrate`")
-    words: dict[str, Any] = json.loads(text)
     return words
 
 
