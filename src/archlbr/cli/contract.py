@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from contextlib import nullcontext
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from archlbr.errors import InputError
 
 
 class DocumentFormat(StrEnum):
@@ -21,7 +18,9 @@ class DocumentFormat(StrEnum):
 
 
 def contract(
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write; stdout if none.")] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="The file to write; stdout if none.")
+    ] = None,
     form: Annotated[DocumentFormat, typer.Option("--format", help="How to write it.")] = DocumentFormat.RST,
     small: Annotated[bool, typer.Option("--small", help="Leave out the largest scenarios.")] = False,
 ) -> int:
@@ -30,15 +29,14 @@ def contract(
     from archlbr.contract.document import as_rst
     from archlbr.contract.page import as_html
     from archlbr.contract.table import explored
+    from archlbr.profile.output import Output
 
-    table = explored(list(DESIGNS.values()), small=small)
-    text = as_rst(table) if form is DocumentFormat.RST else as_html(table)
-    if output is None:
-        sys.stdout.write(text)
-        return 0
-    if not output.parent.is_dir():
-        raise InputError(f"{output.parent}: no such directory; make it, or give -o a file elsewhere")
-    beside = output.with_name(f".{output.name}.new")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, output)
+    # Made first: what cannot be written is said before the designs are explored.
+    with Output(output) if output is not None else nullcontext() as out:
+        table = explored(list(DESIGNS.values()), small=small)
+        text = as_rst(table) if form is DocumentFormat.RST else as_html(table)
+        if out is None:
+            sys.stdout.write(text)
+        else:
+            out.write(text.encode())
     return 0
