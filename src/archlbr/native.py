@@ -1,58 +1,22 @@
-"""Compiling to native code, and where the compiled code is kept.
+"""Compiling to native code, which is kept on disk.
 
 Every room with a native twin (`lbr.compiled`, `cpu`, `machine`) takes its decorators from here. numba keeps compiled
 functions on disk but looks only at the file a function stands in, not at what it calls or the constants it was compiled
-with; so the cache's folder carries the digest of all our sources, and a change anywhere starts a new one.
+with; so they go into the folder of these very sources (`sources.cache_folder`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 from numba.extending import intrinsic as _intrinsic
 
+from archlbr.sources import cache_folder
+
 _F = TypeVar("_F", bound=Callable[..., object])
-
-# Folders of other sources that stay: enough for a few checkouts side by side.
-_KEPT = 6
-
-
-def _digest() -> str:
-    total = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        total.update(str(path.relative_to(root)).encode())
-        total.update(path.read_bytes())
-    return total.hexdigest()[:16]
-
-
-def cache_folder() -> Path:
-    """Return the folder that holds these sources' compiled code; a temporary one where the usual cannot be written."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archlbr"
-    folder = home / _digest()
-    try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            others = sorted(
-                (other for other in home.iterdir() if other != folder), key=lambda other: other.stat().st_mtime
-            )
-            for other in others[:-_KEPT]:
-                shutil.rmtree(other, ignore_errors=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass  # no home, or one that cannot be written
-    folder = Path(tempfile.gettempdir()) / f"archlbr-{os.getuid()}-{_digest()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
 
 if "NUMBA_CACHE_DIR" not in os.environ:
     numba.config.CACHE_DIR = str(cache_folder())

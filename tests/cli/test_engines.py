@@ -12,7 +12,7 @@ import pytest
 from archlbr.cli.engines import decide, hole
 from archlbr.cpu.contents import Contents, contents
 from archlbr.guest.linking import Linking, linking
-from archlbr.native import cache_folder
+from archlbr.sources import cache_folder
 from tests.cli.recording import archlbr, run, stats
 
 if TYPE_CHECKING:

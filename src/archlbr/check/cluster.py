@@ -8,18 +8,17 @@ documentation, "Resilience" and "Futures".
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import time
 import uuid
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import archlbr
 from archlbr.check.campaign import POLL, R, Runner, Shard, Watch, by_weight
 from archlbr.errors import InputError
+from archlbr.sources import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,12 +51,7 @@ class Told(NamedTuple):
 
 def identity() -> Identity:
     """Return which archlbr this process runs."""
-    package = Path(archlbr.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
-        digest.update(path.read_bytes())
-    return Identity(archlbr.__version__, digest.hexdigest()[:12])
+    return Identity(archlbr.__version__, digest()[:12])
 
 
 def on_cluster(address: str) -> Runner:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from archlbr.decode.dump import Leaf, Leaves
 from archlbr.probe.chain import Answer, Host
+from archlbr.sources import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +104,7 @@ def bounded_output(command: list[str], seconds: float) -> str:
 
 def engine_facts() -> tuple[list[str], Callable[[str], str | None], tuple[Path, bool]]:
     """Return our requirements, a way to look up an installed version, and where compiled hooks are kept (writable?)."""
-    cache = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).resolve().parent.parent)
+    cache = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_folder())
     there = next(place for place in (cache, *cache.parents) if place.exists())
     return metadata.requires("archlbr") or [], _installed, (cache, os.access(there, os.W_OK))
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from archlbr.cpu.qemu.stream import macros
 from archlbr.errors import InputError
-from archlbr.native import cache_folder
+from archlbr.sources import cache_folder
 
 QEMU: Final = "qemu-x86_64"
 _SOURCE: Final = Path(__file__).with_name("branches.c")
