@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from unicorn import x86_const as x86
 
-from archlbr.cpu.unicorn import longmode, shortcuts, supervisor
+from archlbr.cpu.unicorn import longmode, shortcuts, supervisor, undefined
 from archlbr.cpu.unicorn.supervisor import ENGINES_OWN, SupervisorEngine
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def test_two_engines_ask_their_own_handlers(engine: SupervisorEngine, registers:
 def test_no_two_words_of_the_shared_page_are_one() -> None:
     places = [
         (name, value)
-        for module in (longmode, shortcuts, supervisor)
+        for module in (longmode, shortcuts, supervisor, undefined)
         for name, value in vars(module).items()
         if isinstance(value, int) and longmode.PAGE_AT <= value < longmode.PAGE_AT + 4096
     ]

@@ -117,8 +117,8 @@ def test_what_is_cut_off_or_added_to_is_refused(half: bytes) -> None:
 def test_what_is_no_snapshot_or_of_another_version_is_refused(half: bytes) -> None:
     with pytest.raises(InputError, match="this is no machine snapshot: it does not begin with ALBRMACH"):
         looked_at(b"\x7fELF" + bytes(60))
-    with pytest.raises(InputError, match="machine snapshot of version 2: this archlbr reads version 1"):
-        looked_at(half[:8] + struct.pack("<I", 2) + half[12:])
+    with pytest.raises(InputError, match="machine snapshot of version 3: this archlbr reads version 2"):
+        looked_at(half[:8] + struct.pack("<I", 3) + half[12:])
 
 
 @pytest.mark.parametrize(
@@ -164,6 +164,7 @@ WIRING = {
         "_counting",
         "_counts",
         "_entries",
+        "extended",
         "state",
     },
 }

@@ -50,7 +50,9 @@ def run(
     ] = None,
     cpu: Annotated[
         str,
-        typer.Option("--cpu", metavar="MODEL", help="sapphire-rapids or skylake-server; ,-arch-lbr ,-pmu take away."),
+        typer.Option(
+            "--cpu", metavar="MODEL", help="sapphire-rapids or skylake-server; ,-arch-lbr ,-pmu ,-xsave take away."
+        ),
     ] = "sapphire-rapids",
     memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="Bytes, with K, M or G.")] = "256M",
     output: Annotated[
@@ -202,8 +204,8 @@ def parse_model(text: str) -> Model:
         raise InputError(f"unknown processor model {name!r}: choose one of {', '.join(MODELS)}")
     model = MODELS[name]
     for change in changes:
-        if change not in ("-arch-lbr", "-pmu"):
-            raise InputError(f"unknown processor feature {change!r}: -arch-lbr and -pmu can be taken away")
+        if change not in ("-arch-lbr", "-pmu", "-xsave"):
+            raise InputError(f"unknown processor feature {change!r}: -arch-lbr, -pmu and -xsave can be taken away")
         model = without(model, change[1:])
     return model
 

@@ -46,6 +46,18 @@ def call5(_typing: Any, function: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -
 
 
 @intrinsic
+def call6(_typing: Any, function: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
+    """Call a C function of six 64-bit arguments at an address; return its 64-bit result."""
+    signature = types.uint64(*[types.uint64] * 7)
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(_I64, [_I64] * 6).as_pointer()
+        return builder.call(builder.inttoptr(arguments[0], kind), arguments[1:])
+
+    return signature, generate
+
+
+@intrinsic
 def load8(_typing: Any, address: Any) -> Any:
     """Return the byte at an address."""
     signature = types.uint64(types.uint64)

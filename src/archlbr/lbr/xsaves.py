@@ -76,6 +76,15 @@ def xsaves(state: State, area: bytes, rfbm: int) -> bytes:
     return bytes(written)
 
 
+def in_image(area: bytes) -> bytes:
+    """Return what of the component XSAVES has written into an area: none of it, or all up to the last entry's end."""
+    (saved,) = struct.unpack_from("<Q", area, xsave.XSTATE_BV)
+    if not saved & xsave.COMPONENT_BIT:
+        return b""
+    (depth,) = struct.unpack_from("<Q", area, xsave.COMPONENT_OFFSET + xsave.DEPTH)
+    return area[xsave.COMPONENT_OFFSET : xsave.COMPONENT_OFFSET + xsave.ENTRY_0 + depth * xsave.ENTRY_SIZE]
+
+
 def xrstors(facility: Facility, state: State, area: bytes, rfbm: int) -> State | None:
     """Return the state after XRSTORS with the requested features `rfbm & IA32_XSS`, or None for #GP.
 

@@ -22,7 +22,7 @@ from archlbr.cpu.decode import Decoder
 from archlbr.cpu.unicorn import longmode
 from archlbr.cpu.unicorn.supervisor import SupervisorEngine, set_clock, set_idle
 from archlbr.errors import InternalError
-from archlbr.machine import boot, entry, observing
+from archlbr.machine import boot, entry, faulting, observing
 from archlbr.machine.devices import lapic
 from archlbr.machine.devices.cmos import Cmos
 from archlbr.machine.devices.fwcfg import FirmwareConfiguration
@@ -31,6 +31,7 @@ from archlbr.machine.devices.pic import Pic
 from archlbr.machine.devices.pit import Pit
 from archlbr.machine.devices.ports import Ports
 from archlbr.machine.devices.serial import Serial
+from archlbr.machine.extended import Extended
 from archlbr.machine.images import Start, load
 from archlbr.machine.vcpu import Vcpu
 from archlbr.vpmu.designs.hypervisors import ARCHLBR_HYPERVISOR
@@ -86,6 +87,7 @@ class Board:
         self.words = np.zeros(observing.OBSERVING_WORDS, np.uint64)
         self.vcpu = vcpu(model, self.words, hypervisor)
         self.engine = SupervisorEngine(self.vcpu, self.vcpu.cpuid)
+        self.vcpu.extended = Extended(self.engine, self.vcpu)
         self.uc: Any = self.engine.uc
         self.uc.mem_map_ptr(0, memory, uc.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(self._ram)))
         self.apic = LocalApic(self.now, _TIMER_PERIOD)
@@ -284,7 +286,7 @@ class Board:
             )
             if status != uc.UC_ERR_OK:
                 raise InternalError(f"hook {kind:#x} refused by the engine with error {status}")
-        self.engine.deliver_with(observing.excepting.address, observing.undefined.address, here)
+        self.engine.deliver_with(faulting.excepting.address, faulting.undefined.address, here)
 
     def _in(self, _engine: Any, port: int, size: int, _data: object) -> int:
         value = self.ports.read(port, size)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MAGIC: Final = b"ALBRMACH"
-VERSION: Final = 1
+VERSION: Final = 2
 PAGE: Final = 4096
 # How many pages a frame holds at most, and what their packed form and the largest other frame may come to.
 RUN: Final = 256

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archlbr.arch.cpuid import GOLDEN_COVE, Leaf0A, Leaf07, Leaf1C
+from archlbr.arch.cpuid import GOLDEN_COVE, LBR_COMPONENT, Leaf0A, Leaf0D, Leaf0D1, Leaf07, Leaf1C
+from archlbr.arch.xsave import COMPONENT, COMPONENT_BIT
 from archlbr.lbr.state import Facility, architectural, legacy
 from archlbr.vpmu.cpuid import Cpuid
 
@@ -24,18 +25,21 @@ def _bits(*positions: int) -> int:
 
 # FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR? PGE MCA CMOV PAT CLFSH MMX FXSR SSE SSE2
 _LEAF1_EDX = _bits(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 16, 19, 23, 24, 25, 26)
-# SSE3 SSSE3 CX16 PDCM SSE4.1 SSE4.2 MOVBE POPCNT
-_LEAF1_ECX = _bits(0, 9, 13, 15, 19, 20, 22, 23)
-PDCM = _bits(15)
+# SSE3 SSSE3 CX16 PDCM SSE4.1 SSE4.2 MOVBE POPCNT XSAVE; OSXSAVE follows CR4.
+_LEAF1_ECX = _bits(0, 9, 13, 15, 19, 20, 22, 23, 26)
+PDCM, XSAVE, OSXSAVE = _bits(15), _bits(26), _bits(27)
 # BMI1 BMI2 ERMS
 _LEAF7_EBX = _bits(3, 8, 9)
 _ARCH_LBR = _bits(19)
+# x87 and SSE: 512 bytes and the header, for what XCR0 holds and for all it may hold. XSAVEOPT XSAVEC XGETBV_1 XSAVES.
+_LEAF0D = Leaf0D(0b11, 576, 576, 0)
+_LEAF0D_1_EAX = _bits(0, 1, 2, 3)
 
 
 class Model(NamedTuple):
     """A processor: signature is leaf 1 EAX; pmu is leaf 0AH; lbr is leaf 1CH, all 0 for the legacy facility.
 
-    lbr_format: PERF_CAPABILITIES[5:0]. hidden: the features that the guest is not told of, `arch-lbr`, `pmu`.
+    lbr_format: PERF_CAPABILITIES[5:0]. hidden: the features that the guest is not told of, `arch-lbr`, `pmu`, `xsave`.
     """
 
     name: str
@@ -49,14 +53,22 @@ class Model(NamedTuple):
     def facility(self) -> Facility:
         """The LBR facility."""
         if self.lbr.depths:
-            return architectural(self.lbr, self.pmu.version, xsaves=False)
+            return architectural(self.lbr, self.pmu.version, xsaves=True)
         return legacy(self.lbr_format, 32, self.pmu.version)
 
     @property
     def cpuid(self) -> Cpuid:
         """What the processor says of its LBRs and its PMU; nothing is hidden."""
-        leaf07 = Leaf07(edx=_ARCH_LBR if self.lbr.depths else 0)
-        return Cpuid(self.signature, leaf07=leaf07, leaf0a=self.pmu, leaf1c=self.lbr if self.lbr.depths else None)
+        new = bool(self.lbr.depths)
+        return Cpuid(
+            self.signature,
+            leaf07=Leaf07(edx=_ARCH_LBR if new else 0),
+            leaf0a=self.pmu,
+            leaf0d=_LEAF0D,
+            leaf0d1=Leaf0D1(_LEAF0D_1_EAX, ecx=COMPONENT_BIT if new else 0),
+            components=((COMPONENT, LBR_COMPONENT),) if new else (),
+            leaf1c=self.lbr if new else None,
+        )
 
     def answer_cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """Return EAX, EBX, ECX and EDX for a leaf and subleaf, as the processor has it."""

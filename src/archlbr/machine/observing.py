@@ -1,9 +1,10 @@
 """The compiled hooks of a whole machine: branches of every ring, faults, interrupts, and time.
 
-`machine.board` plants them. As in `machine.hooks`, a block tells how the one before it ended; here the ring before and
-after is part of the branch, exceptions and interrupts are branches of kind OTHER, and a block is known by its address
-and by how often the guest's translations may have changed (CR writes, INVLPG), so that two address spaces never share
-an entry. Code that was translated again was written to: its entry is dropped. Design: docs/decisions/015.
+`machine.board` plants them, and those of `machine.faulting` beside them. As in `machine.hooks`, a block tells how the
+one before it ended; here the ring before and after is part of the branch, exceptions and interrupts are branches of
+kind OTHER, and a block is known by its address and by how often the guest's translations may have changed (CR writes,
+INVLPG), so that two address spaces never share an entry. Code that was translated again was written to: its entry is
+dropped. Design: docs/decisions/015.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from numba import carray, types, uint64
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
 from archlbr.cpu.address import Word, call1, call5, load64, store64
-from archlbr.cpu.decode import count_to, decode_bytes
+from archlbr.cpu.decode import decode_bytes
 from archlbr.cpu.unicorn import longmode
 from archlbr.cpu.unicorn.blocks import forget_blocks, leave
-from archlbr.cpu.unicorn.supervisor import ask_undefined
 from archlbr.lbr import compiled as lbr
 from archlbr.native import callback, native, native_inline
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 BLOCK_HOOK = types.void(types.uint64, types.uint64, types.uint32, types.CPointer(types.uint64))
 EDGE_HOOK = types.void(types.uint64, types.uint64, types.uint64, types.CPointer(types.uint64))
-UNDEFINED_HOOK = types.uint8(types.uint64, types.CPointer(types.uint64))
-INTERRUPT_HOOK = types.void(types.uint64, types.uint32, types.CPointer(types.uint64))
 
 ENV = at.WORDS  # address of the engine's CPUX86State
 CPU = at.WORDS + 1  # and of its CPUState
@@ -76,7 +74,6 @@ PATIENT_PASSES: Final = 1 << 16  # so many, and the hook stops: a guest in which
 REASON_READY: Final = 16  # an interrupt that was wanted can be taken now
 REASON_TAKEN: Final = 17  # it was delivered; RIP is the handler
 
-_INVALID_OPCODE: Final = 6
 _NONE, _OTHER = int(BranchKind.NONE), int(BranchKind.OTHER)
 _KERNEL: Final = 1 << 63
 _KEYS: Final = 1 << 16
@@ -119,8 +116,8 @@ def _change_mode(words: Words) -> None:
 
 
 @native
-def _fetch(words: Words, address: Word, size: Word) -> Word:
-    # Code by its linear address, through the guest's own translation.
+def fetch(words: Words, address: Word, size: Word) -> Word:
+    """Return where code is copied to, by its linear address, through the guest's own translation."""
     if size > uint64(4096):
         size = uint64(4096)
     call5(words[VMEM_READ], words[ENGINE], address, uint64(_READ), words[SCRATCH], size)
@@ -133,7 +130,7 @@ def _find_slowly(words: Words, key: Word, address: Word, size: Word) -> Word:
     while words[slot] != 0:
         if words[slot] == key:
             if words[slot + at.END] != address + size:
-                decode_bytes(words, slot, key, address, size, _fetch(words, address, size))
+                decode_bytes(words, slot, key, address, size, fetch(words, address, size))
             return slot
         slot += uint64(at.ENTRY)
         if slot == _TABLE_END:
@@ -143,7 +140,7 @@ def _find_slowly(words: Words, key: Word, address: Word, size: Word) -> Word:
         slot = uint64(at.TABLE) + (((key * uint64(_MIX)) >> uint64(_HASH_SHIFT)) << uint64(2))
     words[at.TABLE_USED] += uint64(1)
     words[at.MISSES] += uint64(1)
-    decode_bytes(words, slot, key, address, size, _fetch(words, address, size))
+    decode_bytes(words, slot, key, address, size, fetch(words, address, size))
     return slot
 
 
@@ -157,8 +154,8 @@ def _find(words: Words, address: Word, size: Word) -> Word:
 
 
 @native_inline
-def _ring(env: Word) -> Word:
-    # Counters and LBRs tell ring 0 from the others: USR is rings 1 to 3 (SDM vol. 3B, IA32_PERFEVTSELx).
+def ring_of(env: Word) -> Word:
+    """Return 0, or 3 for the others: counters and LBRs tell no more rings (SDM vol. 3B, IA32_PERFEVTSELx)."""
     return uint64(3) if load64(env + uint64(longmode.HFLAGS)) & uint64(3) != 0 else uint64(0)
 
 
@@ -190,10 +187,10 @@ def _write_down(words: Words, source: Word, target: Word, kind: Word) -> None:
 
 
 @native
-def _event(words: Words, source: Word, before: Word) -> None:
-    # An exception or interrupt has been delivered: a branch of kind OTHER from `source` to where RIP is now.
+def event(words: Words, source: Word, before: Word) -> None:
+    """Record that an exception or interrupt was delivered: a branch of kind OTHER from `source` to where RIP is now."""
     env = words[ENV]
-    after = _ring(env)
+    after = ring_of(env)
     kind: Word = uint64(_OTHER)
     target: Word = load64(env + uint64(longmode.RIP))
     lbr.record(
@@ -217,11 +214,11 @@ def _deliver_wanted(words: Words, engine: Word, address: Word) -> None:
     vector = words[INJECT] - uint64(1)
     words[INJECT] = uint64(0)
     env = words[ENV]
-    before = _ring(env)
+    before = ring_of(env)
     words[DELIVERING] = uint64(2)
     longmode.mend_task(env)
     longmode.interrupt(env, vector)
-    _event(words, address, before)
+    event(words, address, before)
     words[HANDLER] = load64(env + uint64(longmode.RIP))
     words[at.REASON] = uint64(REASON_TAKEN)
     words[at.UNUSUAL] = uint64(0)
@@ -256,7 +253,8 @@ def _look_around(words: Words, engine: Word) -> None:
 
 
 @native
-def _pass(words: Words) -> None:
+def passed(words: Words) -> None:
+    """Count a pass or an event in which nothing retired."""
     words[PASSES] += uint64(1)
     if words[PASSES] >= PATIENT_PASSES:
         words[at.LIMIT] = uint64(0)
@@ -270,7 +268,7 @@ def _follow(words: Words, address: Word, ring: Word) -> None:
     ends = words[words[at.CURRENT] + at.META] & uint64(0xFF)
     kind = leave(words, address)
     if words[at.RETIRED] == retired:
-        _pass(words)
+        passed(words)
     words[RETIRED_BY_RING + before] += words[at.RETIRED] - retired
     words[TAKEN_BY_RING + before] += words[at.TAKEN] - taken
     words[BRANCHES_BY_RING + before] += uint64(ends != _NONE)
@@ -290,9 +288,9 @@ def _follow(words: Words, address: Word, ring: Word) -> None:
 
 
 @native
-def _land(words: Words, address: Word) -> None:
-    # No block starts where nothing can be fetched, so no hook comes: the fault says where the block before led.
-    _follow(words, address, _ring(words[ENV]))
+def land(words: Words, address: Word) -> None:
+    """Let the running block lead where nothing can be fetched: no block starts there, but the fault comes."""
+    _follow(words, address, ring_of(words[ENV]))
 
 
 @callback(BLOCK_HOOK)
@@ -304,7 +302,7 @@ def observing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
         if words[INJECT] != 0:
             _deliver_wanted(words, engine, address)
         return
-    ring = _ring(words[ENV])
+    ring = ring_of(words[ENV])
     if words[at.CURRENT] != 0:
         _follow(words, address, ring)
     if longmode.code_size(words[ENV]) != words[MODE]:
@@ -315,63 +313,6 @@ def observing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
     words[at.CURRENT] = _find(words, address, uint64(size))
     if words[at.RETIRED] >= words[at.LIMIT]:
         _look_around(words, engine)
-
-
-@native
-def _except(words: Words, engine: Word, vector: Word) -> None:
-    env = words[ENV]
-    source = load64(env + uint64(longmode.RIP))
-    before = _ring(env)
-    current = words[at.CURRENT]
-    if current != 0 and words[at.UNUSUAL] == 0:
-        start = words[current + at.KEY]
-        if start >> uint64(63) == 0:
-            start ^= (words[REMAPPED] - words[FIRST_REMAP]) << uint64(KEY_SHIFT)
-        meta = words[current + at.META]
-        if source == words[current + at.END] and longmode.is_software(env) != 0:  # INT: RIP is behind it already
-            done = meta >> uint64(at.META_COUNT_SHIFT) & uint64(at.META_COUNT_MASK)
-            words[at.RETIRED] += done
-            words[RETIRED_BY_RING + before] += done
-            words[BRANCHES_BY_RING + before] += uint64(1)
-            source = words[current + at.LAST]
-            # A fault on the way is a fault of the INT; where it would return to, the engine keeps elsewhere.
-            store64(env + uint64(longmode.RIP), source)
-        elif not start <= source < words[current + at.END]:
-            _land(words, source)
-        elif start < source:
-            code = _fetch(words, start, source - start)
-            done = count_to(words, code, code + (source - start))
-            words[at.RETIRED] += done
-            words[RETIRED_BY_RING + before] += done
-    words[at.CURRENT] = uint64(0)
-    words[at.UNUSUAL] = uint64(0)
-    if words[DELIVERING] != 0 and 10 <= vector <= 13:  # #TS, #NP, #SS, #GP: met while another was being delivered
-        longmode.mend_error_code(env, words[DELIVERING])
-    words[DELIVERING] = uint64(2) - longmode.is_software(env)
-    if vector == 1 and longmode.is_software(env) == 0:  # #DB: the processor clears the enable bit (lbr.freeze)
-        lbr.debug_exception(words[LBR_AT:LBR_END])
-    longmode.mend_task(env)
-    call1(words[DELIVER], words[CPU])
-    _event(words, source, before)
-    _pass(words)
-    if words[PASSES] >= PATIENT_PASSES:  # no block may start for a long time: where every handler faults at once
-        words[at.REASON] = uint64(at.REASON_SLICE)
-        call1(words[at.EMU_STOP], engine)
-
-
-@callback(INTERRUPT_HOOK)
-def excepting(engine: Word, vector: Word, pointer: Any) -> None:
-    """Deliver an exception or a software interrupt through the guest's IDT and record it."""
-    _except(carray(pointer, (OBSERVING_WORDS,)), engine, uint64(vector))
-
-
-@callback(UNDEFINED_HOOK)
-def undefined(engine: Word, pointer: Any) -> int:
-    """Have an instruction that the engine does not know executed, or deliver #UD."""
-    words = carray(pointer, (OBSERVING_WORDS,))
-    if ask_undefined(words[ENV]) == 0:
-        _except(words, engine, uint64(_INVALID_OPCODE))
-    return 1
 
 
 @callback(EDGE_HOOK)

@@ -228,6 +228,8 @@ def refuse_unless_offered(head: Head, vcpu: bytes, offered: Model | None) -> Non
             for place in places:
                 bits = theirs[place] & ~ours[place]
                 lacking = lacking or (f"its CPUID.{leaf:X}H:E{'ABCD'[place]}X lacks {bits:#x}" if bits else "")
+    if not lacking and "xsave" in model.hidden - head.model.hidden:
+        lacking = "it has no XSAVE (CPUID.1:ECX[26])"
     if lacking:
         raise InputError(f"this target cannot have the machine: {lacking}; choose another --cpu")
 

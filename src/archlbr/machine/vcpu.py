@@ -14,23 +14,24 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from archlbr.arch import msrs
-from archlbr.arch.cpuid import Leaf0A
-from archlbr.arch.outcomes import Done, Value
+from archlbr.arch.cpuid import Leaf0A, Leaf0D, Leaf0D1
+from archlbr.arch.outcomes import Done, Image, Value
 from archlbr.arch.vmx import VM_ENTRY_LOAD_IA32_LBR_CTL, VM_EXIT_CLEAR_IA32_LBR_CTL
+from archlbr.arch.xsave import AREA_SIZE, COMPONENT, COMPONENT_BIT
 from archlbr.cpu import words as at
 from archlbr.cpu.unicorn.supervisor import ENGINES_OWN
 from archlbr.errors import InternalError
 from archlbr.lbr import compiled as lbr
-from archlbr.lbr.actions import Rdmsr, Wrmsr
+from archlbr.lbr.actions import Rdmsr, Wrmsr, Xrstors, Xsaves
 from archlbr.lbr.compiled import words as w
 from archlbr.lbr.state import ARCH, EMPTY, Entry
 from archlbr.lbr.state import State as LbrState
 from archlbr.machine import observing
 from archlbr.machine.counting import Counting
-from archlbr.machine.models import PDCM
+from archlbr.machine.models import OSXSAVE, PDCM, XSAVE
 from archlbr.vpmu import snapshot
 from archlbr.vpmu import step as vpmu
-from archlbr.vpmu.actions import CpuidInstruction, Overflow, Rdpmc, Registers, VmEntry
+from archlbr.vpmu.actions import CpuidInstruction, Overflow, Rdpmc, Registers, VmEntry, Xsetbv
 from archlbr.vpmu.cpuid import ARCH_LBR, supported
 from archlbr.vpmu.designs.hypervisors import ARCHLBR_HYPERVISOR
 from archlbr.vpmu.interception import loaded_debugctl
@@ -39,7 +40,9 @@ from archlbr.vpmu.state import platform, with_guest, with_lbr
 
 if TYPE_CHECKING:
     from archlbr.arch.msrs import Msr
+    from archlbr.cpu.unicorn.undefined import Steps
     from archlbr.cpu.words import Words
+    from archlbr.machine.extended import Extended
     from archlbr.machine.models import Model
     from archlbr.vpmu.actions import Action, Outcome
     from archlbr.vpmu.cpuid import Cpuid
@@ -107,8 +110,15 @@ def guest_cpuid(hypervisor: Hypervisor, host: Platform, hidden: frozenset[str]) 
     cpuid = cpuid._replace(leaf0a=leaf0a._replace(eax=leaf0a.eax & ~0xFF | version))
     if "pmu" in hidden:
         cpuid = cpuid._replace(pdcm=0, leaf0a=Leaf0A())
-    if hidden:
-        cpuid = cpuid._replace(leaf07=cpuid.leaf07._replace(edx=cpuid.leaf07.edx & ~ARCH_LBR), leaf1c=None)
+    if "pmu" in hidden or "arch-lbr" in hidden:
+        cpuid = cpuid._replace(
+            leaf07=cpuid.leaf07._replace(edx=cpuid.leaf07.edx & ~ARCH_LBR),
+            leaf0d1=cpuid.leaf0d1._replace(ecx=cpuid.leaf0d1.ecx & ~COMPONENT_BIT),
+            components=tuple(row for row in cpuid.components if row[0] != COMPONENT),
+            leaf1c=None,
+        )
+    if "xsave" in hidden:
+        cpuid = cpuid._replace(leaf0d=Leaf0D(), leaf0d1=Leaf0D1(), components=())
     return cpuid
 
 
@@ -133,6 +143,7 @@ class Vcpu:
         self._raw = self._fast.cast("B")
         self._counting = Counting(words)
         self._plain = dict(_PLAIN)
+        self.extended: Extended | None = None  # the board's, once there is an engine
         self._counts = False
         self.begin(vpmu.boot(self.design, self.platform, guest_cpuid(hypervisor, self.platform, model.hidden)))
         self.do(VmEntry())
@@ -215,20 +226,46 @@ class Vcpu:
         outcome = self._light(Rdpmc(counter))
         return outcome.value if isinstance(outcome, Value) else None
 
-    def execute(self, rip: int) -> int:
-        """Execute nothing that the engine does not know: #UD at any `rip`."""
-        return 0
+    def execute(self, rip: int) -> int | Steps:
+        """Do the work of an instruction that the engine does not know; a vCPU without an engine knows none."""
+        return self.extended.execute(rip) if self.extended is not None else 0
+
+    def xsetbv(self, value: int, cpl: int) -> bool:
+        """Write XCR0; False for #GP."""
+        return isinstance(self._light(Xsetbv(value, cpl)), Done)
+
+    def xsaves(self) -> bytes | None:
+        """Return an area of 1384 bytes, zeros before, with the header and the component as XSAVES writes them.
+
+        None for #GP. Where the vPMU lets the instruction run in the processor, it does so in the words.
+        """
+        if self.state.vmcs.xss_exiting & COMPONENT_BIT:
+            outcome = self.do(Xsaves(bytes(AREA_SIZE)))
+            return outcome.content if isinstance(outcome, Image) else None
+        area = np.zeros(AREA_SIZE, np.uint8)
+        return None if lbr.xsaves(self._lbr, area, np.uint64(COMPONENT_BIT)) else area.tobytes()
+
+    def xrstors(self, area: bytes) -> bool:
+        """Load the component from an area of 1384 bytes; False for #GP."""
+        if self.state.vmcs.xss_exiting & COMPONENT_BIT:
+            return isinstance(self.do(Xrstors(area)), Done)
+        return not lbr.xrstors(self._lbr, np.frombuffer(area, np.uint8), np.uint64(COMPONENT_BIT))
 
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """Return EAX, EBX, ECX and EDX: the vPMU's answer on the leaves that are its own, the model's on the others."""
         model = self.model.answer_cpuid(leaf, subleaf)
-        if leaf not in (1, 7, 0xA, 0x1C):
+        if leaf not in (1, 7, 0xA, 0xD, 0x1C):
             return model
         outcome = self._light(CpuidInstruction(leaf, subleaf))
         if not isinstance(outcome, Registers):
             raise InternalError(f"CPUID came to {outcome}")
         if leaf == 1:
-            return (*model[:2], model[2] & ~PDCM | outcome.ecx & PDCM, model[3])
+            ecx = model[2] & ~PDCM | outcome.ecx & PDCM
+            if not self.state.cpuid.leaf0d.eax:
+                ecx &= ~XSAVE
+            elif self.extended is not None and self.extended.enabled:
+                ecx |= OSXSAVE
+            return (*model[:2], ecx, model[3])
         if leaf == 7 and subleaf == 0:
             return (*model[:3], model[3] & ~ARCH_LBR | outcome.edx & ARCH_LBR)
         return outcome.eax, outcome.ebx, outcome.ecx, outcome.edx

@@ -40,7 +40,7 @@ CR0, CR3, CR4 = 424, 448, 456
 _TASK_RIGHTS: Final = 352 + 16  # TR: its limit, and its flags in the upper half
 
 _LOW: Final = 0xFFFFFFFF
-_IF, _DF, _RF = 1 << 9, 1 << 10, 1 << 16
+_TF, _IF, _DF, _RF = 1 << 8, 1 << 9, 1 << 10, 1 << 16
 _CC_OP_EFLAGS: Final = 1
 _SCE: Final = 1  # of EFER: SYSCALL and SYSRET are there
 _INVALID_OPCODE: Final = 6
@@ -49,7 +49,7 @@ _CC_BITS: Final = 0x8D5
 # Descriptor caches that SYSCALL loads: flat, present, 64-bit code and data of ring 0 (the flags' place is QEMU's).
 _CODE_FLAGS: Final = 0x00A09B00
 _DATA_FLAGS: Final = 0x00C09300
-_HF_CS64, _HF_CS32, _HF_SS32, _HF_ADDSEG, _HF_INHIBIT = 1 << 15, 1 << 4, 1 << 5, 1 << 6, 1 << 3
+HF_CS64, _HF_CS32, _HF_SS32, _HF_ADDSEG, _HF_INHIBIT = 1 << 15, 1 << 4, 1 << 5, 1 << 6, 1 << 3
 _PRESENT: Final = 1 << 47
 _BUSY_TASK: Final = 0x8B00 << 32  # present, a busy task, limit 0
 _HF_LMA: Final = 1 << 14
@@ -83,7 +83,7 @@ def syscall(env: Word, length: Word) -> None:
     if load64(env + uint64(CR0)) >> uint64(31) & uint64(1) == 0:
         call5(load64(uint64(OWN_SYSCALL)), env, uint64(length), uint64(0), uint64(0), uint64(0))
         return
-    if load64(env + load64(uint64(EFER))) & uint64(_SCE) == 0 or load64(env + uint64(HFLAGS)) & uint64(_HF_CS64) == 0:
+    if load64(env + load64(uint64(EFER))) & uint64(_SCE) == 0 or load64(env + uint64(HFLAGS)) & uint64(HF_CS64) == 0:
         call5(load64(uint64(RAISE)), env, uint64(_INVALID_OPCODE), uint64(0), uint64(0), uint64(0))
     flags = flags_of(env)
     after = load64(env + uint64(RIP)) + uint64(length)
@@ -99,7 +99,7 @@ def syscall(env: Word, length: Word) -> None:
         store64(env + uint64(segment + 8), uint64(0))
         store64(env + uint64(segment + 16), uint64(_LOW) | uint64(rights) << uint64(32))
     hflags = load64(env + uint64(HFLAGS)) & ~uint64(3 | _HF_ADDSEG)
-    store64(env + uint64(HFLAGS), hflags | uint64(_HF_CS64 | _HF_CS32 | _HF_SS32))
+    store64(env + uint64(HFLAGS), hflags | uint64(HF_CS64 | _HF_CS32 | _HF_SS32))
     store64(env + uint64(RIP), load64(env + load64(uint64(LSTAR))))
 
 
@@ -139,6 +139,20 @@ def invlpg(env: Word, address: Word) -> None:
     """Drop a translation, and count it."""
     store64(uint64(REMAPS), load64(uint64(REMAPS)) + uint64(1))
     call5(load64(uint64(OWN_INVLPG)), env, address, uint64(0), uint64(0), uint64(0))
+
+
+@native
+def retire(env: Word, length: Word) -> None:
+    """Go behind an instruction that was executed for the engine: the shadow of STI or MOV SS ends, and RF is clear."""
+    store64(env + uint64(RIP), load64(env + uint64(RIP)) + length)
+    store64(env + uint64(HFLAGS), load64(env + uint64(HFLAGS)) & ~uint64(_HF_INHIBIT))
+    store64(env + uint64(RFLAGS), load64(env + uint64(RFLAGS)) & ~uint64(_RF))
+
+
+@native
+def steps(env: Word) -> Word:
+    """Say whether a trap follows each instruction: TF."""
+    return load64(env + uint64(RFLAGS)) & uint64(_TF) != 0
 
 
 @native
@@ -182,7 +196,7 @@ def ring(env: Word) -> Word:
 def code_size(env: Word) -> Word:
     """Return 0 for 64-bit code, 1 for 32-bit code, 2 for 16-bit code: CS.L and CS.D."""
     flags = load64(env + uint64(HFLAGS))
-    return uint64(0) if flags & uint64(_HF_CS64) != 0 else uint64(2) - (flags >> uint64(4) & uint64(1))
+    return uint64(0) if flags & uint64(HF_CS64) != 0 else uint64(2) - (flags >> uint64(4) & uint64(1))
 
 
 @native

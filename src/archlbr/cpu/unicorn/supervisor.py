@@ -23,12 +23,13 @@ from unicorn import unicorn_const as uc
 from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
-from archlbr.cpu.address import Word, call1, call5, load64, store64
-from archlbr.cpu.unicorn import longmode, shortcuts
+from archlbr.cpu.address import call1, call5, load64, store64
+from archlbr.cpu.unicorn import fpu, longmode, shortcuts, undefined
 from archlbr.cpu.unicorn.hooks import plant
 from archlbr.cpu.unicorn.location import STATE_BYTES, locate
+from archlbr.cpu.unicorn.undefined import ASK, DELIVER
 from archlbr.errors import InternalError
-from archlbr.native import callback, native
+from archlbr.native import callback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,24 +37,19 @@ if TYPE_CHECKING:
 # The compiled callbacks get no argument of ours, so their words stand in a page at a fixed address.
 _PAGE_AT: Final = longmode.PAGE_AT
 _RAISE: Final = longmode.RAISE
-_DELIVER: Final = _PAGE_AT + 8  # x86_cpu_do_interrupt of the engine
-_ASK: Final = _PAGE_AT + 16  # the Python function behind a C callback
 _ANSWER: Final = _PAGE_AT + 24  # what it read
-_CPU_BEFORE_ENV: Final = _PAGE_AT + 32  # bytes from the engine's CPUState to its CPUX86State
 _OWN_RDMSR: Final = _PAGE_AT + 40  # what helper_rdmsr did before
 _OWN_WRMSR: Final = _PAGE_AT + 48
 
 _GENERAL_PROTECTION: Final = 13
-_RDMSR, _WRMSR, _RDPMC, _INVALID = range(4)
+_RDMSR, _WRMSR, _RDPMC = range(3)
 _OWN: Final = 2  # the callback's answer for ENGINES_OWN
 _LOW: Final = 0xFFFFFFFF
-_ALL: Final = (1 << 64) - 1
 # CPUX86State begins with regs[16] in instruction order: RAX RCX RDX RBX (target/i386/cpu.h of the engine's QEMU).
-_RCX_AT, _RDX_AT, _RIP_AT = 8, 16, 128
+_RCX_AT, _RDX_AT = 8, 16
 
 _HELPER: Final = types.void(types.uint64)
 _INTERRUPT: Final = types.void(types.uint64, types.uint32, types.uint64)
-_UNDEFINED: Final = types.uint8(types.uint64, types.uint64)
 _JUMP_LENGTH: Final = 12
 
 
@@ -73,14 +69,17 @@ class Accesses(Protocol):
     def rdpmc(self, counter: int) -> int | None:
         """Return a performance counter."""
 
-    def execute(self, rip: int) -> int:
-        """Do the work of an instruction that the engine does not know; return its length, 0 for #UD, -13 for #GP(0)."""
+    def execute(self, rip: int) -> int | undefined.Steps:
+        """Do the work of an instruction that the engine does not know; return its length, 0 for #UD, -13 for #GP(0).
+
+        Or return the steps that do it, which end so: each asks for memory, and may end in a page fault.
+        """
 
 
 @callback(_HELPER)
 def _rdmsr(env: int) -> None:
     index = load64(env + uint64(_RCX_AT)) & uint64(_LOW)
-    answer = call5(load64(uint64(_ASK)), env, uint64(_RDMSR), index, uint64(0), uint64(0))
+    answer = call5(load64(uint64(ASK)), env, uint64(_RDMSR), index, uint64(0), uint64(0))
     if answer == 0:
         call5(load64(uint64(_RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
     if answer == _OWN:
@@ -95,7 +94,7 @@ def _rdmsr(env: int) -> None:
 def _wrmsr(env: int) -> None:
     index = load64(env + uint64(_RCX_AT)) & uint64(_LOW)
     value = load64(env) & uint64(_LOW) | load64(env + uint64(_RDX_AT)) << uint64(32)
-    answer = call5(load64(uint64(_ASK)), env, uint64(_WRMSR), index, value, uint64(0))
+    answer = call5(load64(uint64(ASK)), env, uint64(_WRMSR), index, value, uint64(0))
     if answer == 0:
         call5(load64(uint64(_RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
     if answer == _OWN:
@@ -105,7 +104,7 @@ def _wrmsr(env: int) -> None:
 @callback(_HELPER)
 def _rdpmc(env: int) -> None:
     index = load64(env + uint64(_RCX_AT)) & uint64(_LOW)
-    if call5(load64(uint64(_ASK)), env, uint64(_RDPMC), index, uint64(0), uint64(0)) == 0:
+    if call5(load64(uint64(ASK)), env, uint64(_RDPMC), index, uint64(0), uint64(0)) == 0:
         call5(load64(uint64(_RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
     value = load64(uint64(_ANSWER))
     store64(env, value & uint64(_LOW))
@@ -115,28 +114,7 @@ def _rdpmc(env: int) -> None:
 # No Python frame may lie between the engine and this call: a fault during delivery unwinds the stack.
 @callback(_INTERRUPT)
 def _deliver(_engine: int, _vector: int, cpu: int) -> None:
-    call1(load64(uint64(_DELIVER)), cpu)
-
-
-@native
-def ask_undefined(env: Word) -> Word:
-    """Ask for the work of the instruction at RIP, which the engine does not know; return its length, or 0 for #UD.
-
-    Another fault is raised at the instruction, and this does not return.
-    """
-    answer = call5(load64(uint64(_ASK)), env, uint64(_INVALID), load64(env + uint64(_RIP_AT)), uint64(0), uint64(0))
-    if answer >> uint64(63) != 0:
-        call5(load64(uint64(_RAISE)), env, ~answer + uint64(1), uint64(0), uint64(0), uint64(0))
-    store64(env + uint64(_RIP_AT), load64(env + uint64(_RIP_AT)) + answer)
-    return answer
-
-
-# The engine takes an undefined instruction out of the exceptions' way: #UD is delivered from here.
-@callback(_UNDEFINED)
-def _undefined(_engine: int, cpu: int) -> int:
-    if ask_undefined(cpu + load64(uint64(_CPU_BEFORE_ENV))) == 0:
-        call1(load64(uint64(_DELIVER)), cpu)
-    return 1
+    call1(load64(uint64(DELIVER)), cpu)
 
 
 _ASKED: Final = ctypes.CFUNCTYPE(
@@ -149,6 +127,7 @@ class _Replacements:
     def __init__(self) -> None:
         self.accesses: dict[int, Accesses] = {}
         self.failure: BaseException | None = None
+        self._steps = undefined.Asked()
         libc = ctypes.CDLL(None, use_errno=True)
         libc.mmap.restype = ctypes.c_void_p
         libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
@@ -157,9 +136,14 @@ class _Replacements:
             raise InternalError(f"the page for register accesses at {_PAGE_AT:#x} is taken in this process")
         self._asked = _ASKED(self._ask)
         self._answer = ctypes.c_uint64.from_address(_ANSWER)
-        for place, function in ((_RAISE, "raise_exception_err_x86_64"), (_DELIVER, "x86_cpu_do_interrupt_x86_64")):
+        for place, function in (
+            (_RAISE, "raise_exception_err_x86_64"),
+            (DELIVER, "x86_cpu_do_interrupt_x86_64"),
+            (undefined.PROBE, "probe_access_x86_64"),
+            (undefined.SINGLE_STEP, "helper_single_step_x86_64"),
+        ):
             ctypes.c_uint64.from_address(place).value = _symbol(function)
-        ctypes.c_uint64.from_address(_ASK).value = ctypes.cast(self._asked, ctypes.c_void_p).value or 0
+        ctypes.c_uint64.from_address(ASK).value = ctypes.cast(self._asked, ctypes.c_void_p).value or 0
         self._before = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._calibrate_registers()
         ctypes.c_uint64.from_address(longmode.COMPUTE_FLAGS).value = _symbol("helper_cc_compute_all_x86_64")
@@ -198,6 +182,8 @@ class _Replacements:
     def _calibrate_registers(self) -> None:
         scratch = unicorn.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
         _, env = locate(scratch)
+        fpu.check(scratch, env)
+        self.features = undefined.features_at(env)
         values = {longmode.STAR: 0x0023_0010_5AB1_0001, longmode.LSTAR: 0x5AB1_0000_0002, longmode.FMASK: 0x5AB1_0003}
         for msr, value in zip((0xC0000081, 0xC0000082, 0xC0000084), values.values(), strict=True):
             scratch.msr_write(msr, value)
@@ -250,8 +236,8 @@ class _Replacements:
     def _ask(self, env: int, what: int, index: int, value: int, _unused: int) -> int:
         try:
             accesses = self.accesses[env]
-            if what == _INVALID:
-                return accesses.execute(index) & _ALL
+            if what in undefined.KINDS:
+                return self._steps.ask(env, accesses.execute(index) if what == undefined.BEGIN else None)
             if what == _WRMSR:
                 took = accesses.wrmsr(index, value)
                 return _OWN if took is ENGINES_OWN else int(took)
@@ -301,9 +287,10 @@ class SupervisorEngine:
         self._shared = _replaced()
         self.cpu, self.env = locate(self.uc)
         self._shared.accesses[self.env] = accesses
-        ctypes.c_uint64.from_address(_CPU_BEFORE_ENV).value = self.env - self.cpu
+        ctypes.c_uint64.from_address(undefined.CPU_BEFORE_ENV).value = self.env - self.cpu
+        undefined.leave_xsave_out(self.env + self._shared.features)
         self._delivery = plant(self.uc._uch, uc.UC_HOOK_INTR, _deliver.address, self.cpu)
-        self._unknown = plant(self.uc._uch, uc.UC_HOOK_INSN_INVALID, _undefined.address, self.cpu)
+        self._unknown = plant(self.uc._uch, uc.UC_HOOK_INSN_INVALID, undefined.undefined.address, self.cpu)
         self.uc.hook_add(uc.UC_HOOK_INSN, self._answer_cpuid, None, 1, 0, x86.UC_X86_INS_CPUID)
 
     def run(self, rip: int, until: int, instructions: int = 0) -> None:
