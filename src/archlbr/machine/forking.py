@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
+import select
 import struct
 import warnings
 from typing import TYPE_CHECKING, Final
@@ -33,17 +35,18 @@ def fork(
     if flags & nr.CLONE_VM and not wait:
         return -errno.EINVAL  # a process that shares memory without waiting: no C library makes one
     process.recorder.forking()
-    ours, theirs = os.pipe() if wait else (-1, -1)
     rsp = process.engine.registers()["RSP"]
     parent = process.pid
+    ours = theirs = -1
     try:
-        with (
-            warnings.catch_warnings()
-        ):  # Python 3.12 warns of forks with threads; only this thread goes on in the child
+        if wait:
+            ours, theirs = os.pipe()
+        # Python 3.12 warns of forks with threads; only this thread goes on in the child.
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
     except OSError as error:
-        if wait:
+        if ours >= 0:
             os.close(ours)
             os.close(theirs)
         return -(error.errno or errno.EAGAIN)
@@ -80,9 +83,10 @@ def _become_child(
 
 
 def _raise_fd(fd: int) -> int:
-    import fcntl
-
-    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
+    try:
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
+    except OSError:
+        return fd  # so many files may not be open: it stays where it is
     os.close(fd)
     return high
 
@@ -95,8 +99,6 @@ def release_parent(process: Process, share: bool) -> None:
         if share:
             os.write(process.spawning, b"s")
             # The parent copies from this process's memory; the end of the pipe says that it has.
-            import select
-
             poller = select.poll()
             poller.register(process.spawning, 0)
             poller.poll(5000)
@@ -123,6 +125,6 @@ def _copy_stack(process: Process, pid: int, rsp: int) -> None:
     buffer = ctypes.create_string_buffer(size)
     local = (ctypes.c_uint64 * 2)(ctypes.addressof(buffer), size)
     remote = (ctypes.c_uint64 * 2)(rsp, size)
-    got = process.kernel.call(310, pid, ctypes.addressof(local), 1, ctypes.addressof(remote), 1, 0)  # process_vm_readv
+    got = process.kernel.call(nr.PROCESS_VM_READV, pid, ctypes.addressof(local), 1, ctypes.addressof(remote), 1, 0)
     if got > 0:
         process.memory.write(rsp, buffer.raw[:got])
