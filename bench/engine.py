@@ -30,8 +30,8 @@ from bench.figures import median, ratio, table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from archlbr.machine.memory import Region
     from archlbr.machine.recorder import Recorder
+    from archlbr.machine.regions import Region
 
 PERIOD = 10007
 ENABLE = 1

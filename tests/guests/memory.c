@@ -1,4 +1,5 @@
-/* The address space at work: brk growth, large stacks, mremap, guard pages, files mapped shared, holes filled again. */
+/* The address space at work: brk growth, large stacks, mremap, guard pages, files mapped shared, holes filled again,
+   System V segments side by side. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
@@ -6,12 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <unistd.h>
 
 __attribute__((noinline)) static unsigned deep(int depth) {
     volatile char frame[4000];
     memset((void *)frame, depth, sizeof frame);
     return depth ? deep(depth - 1) + (unsigned char)frame[17] : 1;
+}
+
+static char *segment(char name) {
+    int id = shmget(IPC_PRIVATE, 8192, IPC_CREAT | 0600);
+    char *at = shmat(id, NULL, 0);
+    shmctl(id, IPC_RMID, NULL); /* it goes with its last user */
+    memset(at, name, 8192);
+    return at;
 }
 
 int main(void) {
@@ -43,6 +53,10 @@ int main(void) {
     void *aligned = NULL;
     int fits = posix_memalign(&aligned, 1 << 20, 1000) == 0 && ((uintptr_t)aligned & 0xfffff) == 0;
     madvise(area, 0, MADV_DONTNEED);
-    printf("%d %u %d %d %d %d\n", grown, stacked, same, hole, shared, fits);
+    char *first = segment('a'), *second = segment('b'), *third = segment('c');
+    mprotect(second + 4096, 4096, PROT_READ); /* in two pieces: both go */
+    int detached = !shmdt(second) && first[8191] == 'a' && third[0] == 'c' && shmdt(second) == -1;
+    detached += !shmdt(first) && !shmdt(third);
+    printf("%d %u %d %d %d %d %d\n", grown, stacked, same, hole, shared, fits, detached);
     return 6;
 }

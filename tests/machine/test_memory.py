@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from archlbr.cpu import words as at
 from archlbr.cpu.unicorn.engine import UnicornEngine
 from archlbr.guest.kernel import Kernel
-from archlbr.machine.memory import AddressSpace, Region
+from archlbr.machine.memory import AddressSpace
 from archlbr.machine.processor import answer_cpuid
 from tests.machine.shadow import PAGE, SHIFT, Area, Shadow, areas, pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from archlbr.machine.memory import Memory
+    from archlbr.machine.regions import Region
+
 
 ARENA = 0x2100_0000_0000
 SPAN = 12
@@ -282,7 +283,7 @@ def test_what_is_unmapped_is_given_out_again(space: Space) -> None:
     memory.clear()
 
 
-def round_trip(memory: Memory) -> int:
+def round_trip(memory: AddressSpace) -> int:
     at = memory.mmap(0, 3 * PAGE, READ, PRIVATE | ANONYMOUS, -1, 0)
     assert memory.munmap(at, 3 * PAGE) == 0
     return at

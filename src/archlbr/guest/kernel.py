@@ -13,7 +13,6 @@ import mmap
 from typing import Final
 
 ERESTARTSYS: Final = 512
-ERRNO_LIMIT: Final = 4096
 
 # mov rax,[rdi]; mov rdx,[rdi+24]; mov r10,[rdi+32]; mov r8,[rdi+40]; mov r9,[rdi+48]; mov rcx,rsi
 # mov rsi,[rdi+16]; mov rdi,[rdi+8]

@@ -22,7 +22,6 @@ SA_ONSTACK: Final = 0x08000000
 SA_RESTART: Final = 0x10000000
 SA_NODEFER: Final = 0x40000000
 SA_RESETHAND: Final = 0x80000000
-SA_RESTORER: Final = 0x04000000
 
 SS_ONSTACK: Final = 1
 SS_DISABLE: Final = 2
@@ -208,6 +207,7 @@ def build_frame(
 
 
 FRAME_SIZE: Final = _FRAME
+STACK_SIZE: Final = _STACK.size
 
 
 def read_frame(content: bytes, flags: int) -> Restored:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from typing import Final
 
+OPEN: Final = 2
 MMAP: Final = 9
 MPROTECT: Final = 10
 MUNMAP: Final = 11
@@ -17,10 +18,10 @@ BRK: Final = 12
 RT_SIGACTION: Final = 13
 RT_SIGPROCMASK: Final = 14
 RT_SIGRETURN: Final = 15
-IOCTL: Final = 16
 MREMAP: Final = 25
 SHMAT: Final = 30
-NANOSLEEP: Final = 35
+SHMCTL: Final = 31
+GETPID: Final = 39
 CLONE: Final = 56
 FORK: Final = 57
 VFORK: Final = 58
@@ -28,7 +29,6 @@ EXECVE: Final = 59
 EXIT: Final = 60
 SHMDT: Final = 67
 READLINK: Final = 89
-OPEN: Final = 2
 SIGALTSTACK: Final = 131
 PRCTL: Final = 157
 ARCH_PRCTL: Final = 158
@@ -37,20 +37,16 @@ GETTID: Final = 186
 FUTEX: Final = 202
 SET_TID_ADDRESS: Final = 218
 EXIT_GROUP: Final = 231
+TGKILL: Final = 234
 OPENAT: Final = 257
 READLINKAT: Final = 267
-UNSHARE: Final = 272
-SET_ROBUST_LIST: Final = 273
-SIGALTSTACK_SIZE: Final = 24
 PRLIMIT64: Final = 302
+PROCESS_VM_READV: Final = 310
 SECCOMP: Final = 317
 EXECVEAT: Final = 322
 PKEY_MPROTECT: Final = 329
 RSEQ: Final = 334
 CLONE3: Final = 435
-SCHED_YIELD: Final = 24
-GETPID: Final = 39
-TGKILL: Final = 234
 
 # Answered without asking: what cannot work from inside an emulating process, and what C libraries do without.
 REFUSED: Final[dict[int, int]] = {

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from archlbr.guest import signals as linux
 from archlbr.guest import syscalls as nr
 from archlbr.machine import delivery, forking, launch, procfs
+from archlbr.machine.regions import MAP_ANONYMOUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +27,9 @@ if TYPE_CHECKING:
 Arguments: TypeAlias = list[int]
 Call: TypeAlias = "Callable[[Process, Thread, Arguments], int | None]"
 
-_PAGE: Final = 4096
 _SHM_RDONLY: Final = 0o10000
 _SHM_REMAP: Final = 0o40000
 _IPC_STAT: Final = 2
-_SHMCTL: Final = 31
 
 
 def signed(value: int) -> int:
@@ -41,7 +40,7 @@ def signed(value: int) -> int:
 def mmap(process: Process, _thread: Thread, a: Arguments) -> int:
     """Map memory or a file (addr, length, prot, flags, fd, offset)."""
     fd = signed(a[4])
-    if not a[3] & 0x20:  # MAP_ANONYMOUS
+    if not a[3] & MAP_ANONYMOUS:
         try:
             os.fstat(fd)
         except OSError as error:
@@ -72,16 +71,16 @@ def brk(process: Process, _thread: Thread, a: Arguments) -> int:
 def shmat(process: Process, _thread: Thread, a: Arguments) -> int:
     """Attach shared memory (shmid, addr, flags), at an address of ours when none is asked for."""
     status = ctypes.create_string_buffer(256)
-    result = process.kernel.call(_SHMCTL, a[0], _IPC_STAT, ctypes.addressof(status))
+    result = process.kernel.call(nr.SHMCTL, a[0], _IPC_STAT, ctypes.addressof(status))
     if result < 0:
         return result
-    size = struct.unpack_from("<Q", status, 48)[0]  # shmid_ds.shm_segsz
+    key, size = struct.unpack_from("<I", status)[0], struct.unpack_from("<Q", status, 48)[0]  # struct shmid64_ds
     where = a[1] or process.memory.choose(size)
     if where < 0 or process.memory.overlapping(where, where + size):
         return -errno.EINVAL
     result = process.kernel.call(nr.SHMAT, a[0], where, a[2] & ~_SHM_REMAP)
     if result >= 0:
-        process.memory.adopt(result, size, 1)
+        process.memory.attach(result, size, key, a[0])
         if a[2] & _SHM_RDONLY:
             process.memory.mprotect(result, size, 1)
     return result
@@ -89,10 +88,9 @@ def shmat(process: Process, _thread: Thread, a: Arguments) -> int:
 
 def shmdt(process: Process, _thread: Thread, a: Arguments) -> int:
     """Detach shared memory (addr)."""
-    region = process.memory.find(a[0])
     result = process.kernel.call(nr.SHMDT, a[0])
-    if result == 0 and region is not None:
-        process.memory.munmap(region.start, region.end - region.start)
+    if result == 0:
+        process.memory.detach(a[0])
     return result
 
 
@@ -127,7 +125,7 @@ def sigaltstack(process: Process, thread: Thread, a: Arguments) -> int:
     rsp = process.engine.registers()["RSP"]
     old = thread.alternate
     if a[0]:
-        raw = process.memory.read(a[0], nr.SIGALTSTACK_SIZE)
+        raw = process.memory.read(a[0], linux.STACK_SIZE)
         if raw is None:
             return -errno.EFAULT
         new = old.changed(linux.AlternateStack.unpack(raw), rsp)
@@ -166,7 +164,7 @@ def prctl(process: Process, thread: Thread, a: Arguments) -> int:
 
 
 def set_tid_address(_process: Process, thread: Thread, a: Arguments) -> int:
-    """Keep the address to clear when the thread ends (tidptr): the machine clears it when the thread ends."""
+    """Keep the address that the machine clears when the thread ends (tidptr)."""
     thread.cleared = a[0]
     return thread.tid
 
@@ -186,7 +184,7 @@ def setrlimit(process: Process, _thread: Thread, a: Arguments) -> int:
 
 
 def clone(process: Process, thread: Thread, a: Arguments) -> int | None:
-    """Create a thread or a process (flags, stack, parent_tid, child_tid, tls): a thread, or a process."""
+    """Create a thread or a process (flags, stack, parent_tid, child_tid, tls)."""
     flags = a[0]
     if flags & nr.CLONE_THREAD:
         return new_thread(process, thread, a)
@@ -246,7 +244,7 @@ def execveat(process: Process, thread: Thread, a: Arguments) -> int | None:
 
 
 def exit_thread(process: Process, thread: Thread, a: Arguments) -> None:
-    """End the thread (status): end this thread, and the process with its last one."""
+    """End this thread (status), and with its last one the process."""
     if len(process.threads) == 1:
         process.status = a[0] & 0xFF
         return

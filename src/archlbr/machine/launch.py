@@ -18,16 +18,13 @@ from archlbr.guest import elf, stack
 from archlbr.guest import signals as linux
 from archlbr.guest import syscalls as nr
 from archlbr.machine.forking import release_parent
-from archlbr.machine.memory import (
+from archlbr.machine.memory import MMAP_BASE, PAGE, PIE_BASE, STACK_TOP
+from archlbr.machine.regions import (
     MAP_ANONYMOUS,
     MAP_FIXED_NOREPLACE,
     MAP_GROWSDOWN,
     MAP_NORESERVE,
     MAP_PRIVATE,
-    MMAP_BASE,
-    PAGE,
-    PIE_BASE,
-    STACK_TOP,
 )
 
 if TYPE_CHECKING:

@@ -11,10 +11,20 @@ import ctypes
 import errno
 import os
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from archlbr.cpu.engine import Protection
 from archlbr.guest import syscalls
+from archlbr.machine.regions import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_GROWSDOWN,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    Region,
+    segment,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,13 +34,6 @@ if TYPE_CHECKING:
 
 PAGE: Final = 4096
 
-MAP_SHARED: Final = 0x01
-MAP_PRIVATE: Final = 0x02
-MAP_FIXED: Final = 0x10
-MAP_ANONYMOUS: Final = 0x20
-MAP_GROWSDOWN: Final = 0x100
-MAP_NORESERVE: Final = 0x4000
-MAP_FIXED_NOREPLACE: Final = 0x100000
 MREMAP_MAYMOVE: Final = 1
 MREMAP_FIXED: Final = 2
 MREMAP_DONTUNMAP: Final = 4
@@ -41,33 +44,6 @@ PIE_BASE: Final = 0x2000_0000_0000
 MMAP_BASE: Final = 0x2AAA_0000_0000
 STACK_TOP: Final = 0x2FFF_FFFF_F000
 USER_END: Final = 0x7FFF_FFFF_F000
-
-
-class Region(NamedTuple):
-    """One mapping [start, end) of the guest: rights, mmap flags, and the file behind it ("" for none)."""
-
-    start: int
-    end: int
-    protection: int
-    flags: int
-    path: str = ""
-    offset: int = 0
-    device: int = 0
-    inode: int = 0
-
-    def part(self, start: int, end: int) -> Region:
-        """Return the piece of this region inside [start, end)."""
-        low, high = max(self.start, start), min(self.end, end)
-        offset = self.offset + (low - self.start) if self.path else 0
-        return self._replace(start=low, end=high, offset=offset)
-
-    def goes_on_in(self, other: Region) -> bool:
-        """Whether the kernel would keep this region and the one behind it as one (vma_merge() in mm/vma.c)."""
-        kind = MAP_SHARED | MAP_PRIVATE | MAP_GROWSDOWN
-        offset = self.offset + (self.end - self.start) if self.path else 0
-        mine = (self.end, self.protection, self.flags & kind, self.path, offset, self.device, self.inode)
-        theirs = (other.start, other.protection, other.flags & kind, other.path, other.offset, other.device)
-        return mine == (*theirs, other.inode)
 
 
 def _pages(length: int) -> int:
@@ -255,9 +231,15 @@ class AddressSpace:
         self.brk_end = address
         return address
 
-    def adopt(self, start: int, length: int, flags: int) -> None:
-        """Take in a mapping that the host's kernel made (shmat)."""
-        self._insert(Region(start, start + _pages(length), Protection.READ | Protection.WRITE, flags))
+    def attach(self, start: int, length: int, key: int, number: int) -> None:
+        """Take in a System V segment that the host's kernel attached; one beside another stays one of its own."""
+        self._insert(segment(start, start + _pages(length), Protection.READ | Protection.WRITE, key, number))
+
+    def detach(self, address: int) -> None:
+        """Let go of the segment that the host's kernel detached from an address: every piece that is left of it."""
+        for region in list(self.regions):
+            if region.attached_at(address):
+                self.munmap(region.start, region.end - region.start)
 
     def clear(self) -> None:
         """Unmap everything the guest owns."""

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Final
 
 from archlbr.guest import syscalls as nr
+from archlbr.machine.regions import MAP_GROWSDOWN, MAP_SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +35,12 @@ def maps(process: Process) -> bytes:
     for region in memory.regions:
         rights = "".join(
             letter if region.protection & bit else "-" for letter, bit in (("r", 1), ("w", 2), ("x", 4))
-        ) + ("s" if region.flags & 1 else "p")
+        ) + ("s" if region.flags & MAP_SHARED else "p")
         device = f"{os.major(region.device):02x}:{os.minor(region.device):02x}"
         name = region.path
         if not name and memory.brk_start <= region.start < memory.brk_end:
             name = "[heap]"
-        elif not name and region.flags & 0x100:
+        elif not name and region.flags & MAP_GROWSDOWN:
             name = "[stack]"
         head = f"{region.start:08x}-{region.end:08x} {rights} {region.offset:08x} {device} {region.inode}"
         lines.append(f"{head:<73}{name}".rstrip() if name else head)
@@ -59,25 +61,18 @@ def _open(process: Process, thread: Thread, number: int, a: list[int], path_at: 
     path = process.memory.read_string(path_at, 4096)
     name = _own(process, path) if path is not None else ""
     if name == "exe":
-        target = os.fsencode(process.path) + b"\0"
         try:
-            return (
-                os.open(target[:-1], flags & ~os.O_CLOEXEC | os.O_CLOEXEC) if flags & os.O_CLOEXEC else _plain(target)
-            )
+            file = os.open(process.path, flags)
         except OSError as error:
-            return -(error.errno or 5)
+            return -(error.errno or errno.EIO)
+        os.set_inheritable(file, not flags & os.O_CLOEXEC)
+        return file
     content = _content(process, name) if name and not flags & _O_WRITING else None
     if content is None:
         return process.pass_on(thread, number, a)
     file = os.memfd_create(name, os.MFD_CLOEXEC if flags & os.O_CLOEXEC else 0)
     os.write(file, content)
     os.lseek(file, 0, os.SEEK_SET)
-    return file
-
-
-def _plain(target: bytes) -> int:
-    file = os.open(target[:-1], os.O_RDONLY)
-    os.set_inheritable(file, True)
     return file
 
 
@@ -96,7 +91,7 @@ def _readlink(process: Process, thread: Thread, number: int, a: list[int], path_
     if path is None or _own(process, path) != "exe":
         return process.pass_on(thread, number, a)
     target = os.fsencode(process.path)[:size]
-    return len(target) if process.memory.write(buffer, target) else -14
+    return len(target) if process.memory.write(buffer, target) else -errno.EFAULT
 
 
 def readlink(process: Process, thread: Thread, a: list[int]) -> int:

@@ -20,8 +20,8 @@ from archlbr.cpu.qemu import plugin
 from archlbr.cpu.qemu.stream import Inbox, Message, Ring, Told
 from archlbr.guest.linking import linking
 from archlbr.machine import supervise
-from archlbr.machine.memory import Region
 from archlbr.machine.progress import Counted, counted, total
+from archlbr.machine.regions import Region
 from archlbr.machine.streams import Process
 
 if TYPE_CHECKING:

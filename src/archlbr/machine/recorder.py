@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from archlbr.machine.memory import Region
+    from archlbr.machine.regions import Region
 
 
 class Recorder(Protocol):

@@ -27,8 +27,8 @@ from archlbr.cpu.stalker.launch import hold_at_entry, trace_me
 from archlbr.errors import InputError
 from archlbr.guest.linking import linking
 from archlbr.machine import supervise
-from archlbr.machine.memory import Region
 from archlbr.machine.progress import Counted, counted
+from archlbr.machine.regions import Region
 from archlbr.machine.streams import Process, Thread
 
 if TYPE_CHECKING:

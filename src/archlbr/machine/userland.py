@@ -23,13 +23,14 @@ from archlbr.guest import signals as linux
 from archlbr.guest import syscalls
 from archlbr.guest.kernel import ERESTARTSYS, Kernel
 from archlbr.machine import calls, delivery, forking
-from archlbr.machine.memory import AddressSpace, Region
+from archlbr.machine.memory import AddressSpace
 from archlbr.machine.processor import answer_cpuid
 from archlbr.machine.signals import PENDING, Arrival, Signals
 from archlbr.machine.turns import Turns
 
 if TYPE_CHECKING:
     from archlbr.machine.recorder import Recorder
+    from archlbr.machine.regions import Region
 
 # Instructions a thread runs before another that waits may go on: some milliseconds.
 SLICE: Final = 1_000_000

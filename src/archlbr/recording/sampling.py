@@ -26,7 +26,7 @@ from archlbr.profile.perfdata.spool import Spool
 from archlbr.profile.stack import Mapping
 
 if TYPE_CHECKING:
-    from archlbr.machine.memory import Region
+    from archlbr.machine.regions import Region
     from archlbr.profile.perfdata.attr import Attr
 
 # Where the kernel's return to user code stands: any address of the kernel's half does, since the user-only filter

@@ -16,7 +16,7 @@ from archlbr.machine import hooks
 from archlbr.profile import trace
 
 if TYPE_CHECKING:
-    from archlbr.machine.memory import Region
+    from archlbr.machine.regions import Region
 
 
 class Tracer:
