@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import numba
@@ -32,9 +33,31 @@ def native_inline(function: _F) -> _F:
     return cast("_F", numba.njit(cache=True, forceinline=True, error_model="numpy")(function))
 
 
-def callback(signature: Any) -> Callable[[Callable[..., object]], Any]:  # numba's own type objects
-    """Compile a C callback of a signature; its `address` is what a C library is given."""
-    return cast("Callable[[Callable[..., object]], Any]", numba.cfunc(signature, cache=True))
+class Callback:
+    """A C function of a signature, compiled, or loaded from the cache on disk, when it is first asked for."""
+
+    def __init__(self, signature: Any, function: Callable[..., object]) -> None:  # numba's own type objects
+        self._signature = signature
+        self._function = function
+
+    @cached_property
+    def _compiled(self) -> Any:
+        return numba.cfunc(self._signature, cache=True)(self._function)
+
+    @property
+    def address(self) -> int:
+        """Return what a C library is given."""
+        return int(self._compiled.address)
+
+    @property
+    def ctypes(self) -> Any:
+        """Return it as a function of ctypes."""
+        return self._compiled.ctypes
+
+
+def callback(signature: Any) -> Callable[[Callable[..., object]], Callback]:
+    """Make a C callback of a signature: a program that uses one engine needs few of all that there are."""
+    return lambda function: Callback(signature, function)
 
 
 def intrinsic(generator: Callable[..., object]) -> Callable[..., int]:

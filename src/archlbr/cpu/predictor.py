@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _TARGETS_AT: Final = at.PREDICTOR + at.COUNTERS
 _RETURNS_AT: Final = _TARGETS_AT + at.TARGETS
-_TOP: Final = _RETURNS_AT + at.RETURNS
+TOP: Final = _RETURNS_AT + at.RETURNS  # where the return stack stands
 
 _COND = int(BranchKind.COND)
 _IND_JMP = int(BranchKind.IND_JMP)
@@ -100,17 +100,17 @@ def predict_target(words: Words, kind: Word, place: Word, target: Word, successo
     """Resolve any other branch in the shared words."""
     missed = uint64(0)
     if kind == _RET:
-        top = (words[_TOP] - uint64(1)) & uint64(at.RETURNS - 1)
-        words[_TOP] = top
+        top = (words[TOP] - uint64(1)) & uint64(at.RETURNS - 1)
+        words[TOP] = top
         return uint64(words[uint64(_RETURNS_AT) + top] != target)
     if kind == _IND_JMP or kind == _IND_CALL:
         slot = uint64(_TARGETS_AT) + (place & uint64(at.TARGETS - 1))
         missed = uint64(words[slot] != target)
         words[slot] = target
     if kind == _REL_CALL or kind == _IND_CALL:
-        top = words[_TOP]
+        top = words[TOP]
         words[uint64(_RETURNS_AT) + top] = successor
-        words[_TOP] = (top + uint64(1)) & uint64(at.RETURNS - 1)
+        words[TOP] = (top + uint64(1)) & uint64(at.RETURNS - 1)
     return missed
 
 
@@ -119,4 +119,4 @@ def state_of(words: Words) -> Predictor:
     counters = words[at.PREDICTOR : at.PREDICTOR + at.COUNTERS].astype(np.uint8)
     targets = tuple(int(word) for word in words[_TARGETS_AT : _TARGETS_AT + at.TARGETS])
     returns = tuple(int(word) for word in words[_RETURNS_AT : _RETURNS_AT + at.RETURNS])
-    return Predictor(counters.tobytes(), targets, returns, int(words[_TOP]))
+    return Predictor(counters.tobytes(), targets, returns, int(words[TOP]))

@@ -19,7 +19,10 @@ class Recorder(Protocol):
     """One process's recording; a forked child goes on with its own."""
 
     words: npt.NDArray[np.uint64]
-    on_block: int
+
+    @property
+    def on_block(self) -> int:
+        """The address of a compiled block hook."""
 
     def named(self, tid: int, name: bytes, is_exec: bool) -> None:
         """Note that a thread has a new name; `is_exec`: the process became another program."""

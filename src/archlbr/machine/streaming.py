@@ -21,12 +21,12 @@ from archlbr.cpu.predictor import spread
 from archlbr.cpu.qemu.stream import BLOCK_BYTES, BLOCKS, EVENTS
 from archlbr.cpu.unicorn.blocks import leave
 from archlbr.machine import hooks
+from archlbr.machine.skimming import TABLE, count_only, learn_only
 from archlbr.native import callback, native
 
 if TYPE_CHECKING:
     from archlbr.cpu.words import Words
 
-TABLE: Final = max(hooks.TRACE_WORDS, hooks.SAMPLING_WORDS)
 WORDS: Final = TABLE + BLOCKS * at.ENTRY
 # Block 0 is none, and its entry holds: how many taken branches before an overflow the LBRs must begin to be written.
 # A sample shows the last DEPTH records; where each taken branch is one, those before are overwritten unread.
@@ -37,8 +37,7 @@ ENOUGH: Final = hooks.DEPTH_LIMIT + 8  # the oldest record's cycles count from t
 # words, stream, from, to -> how far it came: to an event, or to where a buffer must be written out.
 READER: Final = types.uint64(types.CPointer(types.uint64), types.CPointer(types.uint32), types.uint64, types.uint64)
 
-_NONE, _COND = int(BranchKind.NONE), int(BranchKind.COND)
-_REL_JMP, _RET = int(BranchKind.REL_JMP), int(BranchKind.RET)  # these two and those between are always taken
+_NONE = int(BranchKind.NONE)
 _PAGE, _LONGEST = 4096, 15  # bytes of a page, and of the longest instruction
 _SAMPLES_FULL = hooks.SAMPLE_ROW * hooks.SAMPLE_ROWS
 _TABLE, _WINDOW, _ALWAYS, _EVENTS, _TRACE_LIMIT = TABLE, WINDOW, ALWAYS, EVENTS, hooks.TRACE_LIMIT
@@ -109,32 +108,6 @@ def trace_stream(pointer: Any, stream: Any, position: Word, end: Word) -> Word:
     return position
 
 
-@native
-def count_only(words: Words, blocks: Any, position: Word, end: Word) -> Word:
-    """Count the branches that no sample will show; return how far it came.
-
-    TAKEN, RETIRED and CURRENT become what `leave` makes them for the same blocks, and nothing else does. What is rare
-    is left to `leave`: events, REP and what could not be decoded.
-    """
-    current, taken, retired = words[at.CURRENT], words[at.TAKEN], words[at.RETIRED]
-    until = words[at.LEARN_FROM]
-    after, meta = words[current + uint64(at.END)], words[current + uint64(at.META)]
-    while position < end and taken < until:
-        number = uint64(blocks[position])
-        kind = meta & uint64(0xFF)
-        odd = meta & uint64(at.META_REP | at.META_UNDECODED)
-        if number - uint64(1) >= uint64(_EVENTS - 1) or odd != 0:
-            break
-        position += uint64(1)
-        retired += meta >> uint64(at.META_COUNT_SHIFT) & uint64(at.META_COUNT_MASK)
-        current = uint64(_TABLE) + number * uint64(at.ENTRY)
-        conditional = uint64(kind == _COND) & uint64(words[current] != after)
-        taken += conditional | uint64(kind - uint64(_REL_JMP) <= uint64(_RET - _REL_JMP))
-        after, meta = words[current + uint64(at.END)], words[current + uint64(at.META)]
-    words[at.CURRENT], words[at.TAKEN], words[at.RETIRED] = current, taken, retired
-    return position
-
-
 @callback(READER)
 def sample_stream(pointer: Any, stream: Any, position: Word, end: Word) -> Word:
     """Record every taken branch of a stretch of a stream in the LBRs, and take samples."""
@@ -142,8 +115,12 @@ def sample_stream(pointer: Any, stream: Any, position: Word, end: Word) -> Word:
     blocks = carray(stream, (1,))
     counting = words[_WINDOW] != uint64(_ALWAYS)
     while position < end:
-        if counting and words[at.TAKEN] < words[at.LEARN_FROM] and words[at.CURRENT] != 0:
-            position = count_only(words, blocks, position, end)
+        if counting and words[at.CURRENT] != 0:
+            if words[at.TAKEN] < words[at.LEARN_FROM]:
+                position = count_only(words, blocks, position, end)
+            recorded = words[hooks.NEXT_TAKEN] - words[_WINDOW]
+            if words[at.TAKEN] + uint64(1) < recorded and words[hooks.NEXT_TAKEN] > words[_WINDOW]:
+                position = learn_only(words, blocks, position, end, recorded - uint64(1))
             if position == end:
                 return position
         number = uint64(blocks[position])

@@ -14,7 +14,7 @@ from archlbr.cpu import words as at
 from archlbr.cpu.decode import Decoder
 from archlbr.cpu.qemu import stream
 from archlbr.errors import InputError
-from archlbr.machine import streaming
+from archlbr.machine import skimming, streaming
 from archlbr.machine.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -146,12 +146,12 @@ class Process:
 
     def word(self, number: int, part: int) -> int:
         """Return a word of a block's entry."""
-        return int(self.recorder.words[streaming.TABLE + number * at.ENTRY + part])
+        return int(self.recorder.words[skimming.TABLE + number * at.ENTRY + part])
 
     def happened(self, thread: Thread, event: int, values: list[int]) -> None:
         """Account for what stands between blocks."""
         words = self.recorder.words
-        current = (int(words[at.CURRENT]) - streaming.TABLE) // at.ENTRY if words[at.CURRENT] else 0
+        current = (int(words[at.CURRENT]) - skimming.TABLE) // at.ENTRY if words[at.CURRENT] else 0
         if event == stream.RETURNED:
             self.recorder.kernel_returned(thread.after, False)
         elif event == stream.SIGNAL:

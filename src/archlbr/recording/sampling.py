@@ -8,6 +8,7 @@ spools.
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -65,8 +66,6 @@ class Sampler:
 
     def __init__(self, folder: str, attr: Attr, event: Event) -> None:
         self.words = np.zeros(hooks.SAMPLING_WORDS, np.uint64)
-        self._doorstep = Doorstep(journal.sampling.address)
-        self.on_block: int = self._doorstep.address
         self._folder = folder
         self._event = event
         self._pid = self._tid = os.getpid()
@@ -87,6 +86,15 @@ class Sampler:
         self.words[hooks.LEARNING] = hooks.LEARNT if records_all(event) else hooks.NEVER
         self._overflow_at(event.period)
         self._program()
+
+    @cached_property
+    def _doorstep(self) -> Doorstep:
+        return Doorstep(journal.sampling.address)
+
+    @property
+    def on_block(self) -> int:
+        """The address of the compiled block hook, which no other engine than Unicorn needs."""
+        return self._doorstep.address
 
     def named(self, tid: int, name: bytes, is_exec: bool) -> None:
         """Write a COMM record; the first of a program also empties the LBRs, whose branches were another's."""

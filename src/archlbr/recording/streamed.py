@@ -14,7 +14,7 @@ import numpy as np
 
 from archlbr.cpu import words as at
 from archlbr.lbr.compiled import words as w
-from archlbr.machine import hooks, streaming
+from archlbr.machine import hooks, skimming, streaming
 from archlbr.recording.sampling import Event, Sampler, records_all
 from archlbr.recording.tracing import Tracer
 
@@ -27,19 +27,18 @@ def _grown(words: Words, blocks: int) -> Words:
     """Return a copy of a recorder's words with room for the table, of which the first blocks are copied too."""
     grown = np.zeros(streaming.WORDS, np.uint64)
     grown[: at.TABLE] = words[: at.TABLE]
-    grown[at.WORDS : streaming.TABLE] = words[at.WORDS : streaming.TABLE]
-    end = streaming.TABLE + (blocks + 1) * at.ENTRY
-    grown[streaming.TABLE : end] = words[streaming.TABLE : end]
+    grown[at.WORDS : skimming.TABLE] = words[at.WORDS : skimming.TABLE]
+    end = skimming.TABLE + (blocks + 1) * at.ENTRY
+    grown[skimming.TABLE : end] = words[skimming.TABLE : end]
     return grown
 
 
 class StreamedTracer(Tracer):
     """Write the branches of a process under QEMU to `folder`."""
 
-    reader: int = streaming.trace_stream.address
-
     def __init__(self, folder: str, pid: int) -> None:
         super().__init__(folder)
+        self.reader = streaming.trace_stream.address
         grown = np.zeros(streaming.WORDS, np.uint64)
         grown[: hooks.TRACE_WORDS] = self.words
         self.words = grown
@@ -55,10 +54,9 @@ class StreamedTracer(Tracer):
 class StreamedSampler(Sampler):
     """Sample the branch stack of a process under QEMU into a spool in `folder`."""
 
-    reader: int = streaming.sample_stream.address
-
     def __init__(self, folder: str, attr: Attr, event: Event, pid: int) -> None:
         super().__init__(folder, attr, event)
+        self.reader = streaming.sample_stream.address
         grown = np.zeros(streaming.WORDS, np.uint64)
         grown[: hooks.SAMPLING_WORDS] = self.words
         grown[streaming.WINDOW] = streaming.ENOUGH if records_all(event) else streaming.ALWAYS

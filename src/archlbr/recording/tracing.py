@@ -25,12 +25,16 @@ class Tracer:
     def __init__(self, folder: str) -> None:
         self.words = np.zeros(hooks.TRACE_WORDS, np.uint64)
         self.words[at.LEARN_FROM] = hooks.NEVER  # a trace says nothing of predictions
-        self.on_block: int = hooks.tracing.address
         self._folder = folder
         self._pid = os.getpid()
         self._tid = self._pid
         self._name = "0"
         self._forks = 0
+
+    @property
+    def on_block(self) -> int:
+        """The address of the compiled block hook, which no other engine than Unicorn needs."""
+        return hooks.tracing.address
 
     def named(self, tid: int, name: bytes, is_exec: bool) -> None:
         """Note that a thread has a new name."""
