@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from unicorn import x86_const as x86
 
 from archlbr.lbr.state import recording
 from archlbr.machine.board import Board
@@ -118,6 +119,50 @@ def test_a_pmi_of_an_instruction_counter_comes_at_the_end_of_its_block() -> None
     # The block of the two WRMSRs and their edge counts 9 instructions; 11 blocks of 9 make 108.
     assert board.run(10**9) == 11 << 1 | 1
     assert board.vcpu.rdmsr(PMC0) == 8
+
+
+# Seven rounds: mov edx, 15; mov ecx, 7; mov ebx, 0; an edge; loop: inc ebx; shr edx, 1; jc L; nop; L: dec ecx; jnz.
+# JC goes TTTTNNN, JNZ TTTTTTN. By the rules of decision 011, a two-bit counter each that starts at "not taken", JC is
+# missed in rounds 1, 2, 5 and 6, JNZ in 1, 2 and 7: three of the seven fall through. Where the guest goes on, in order:
+ROUNDS = "ba0f000000 b907000000 bb00000000" + EDGE + "ffc3 d1ea 7201 90 ffc9 75f5"
+MISSES = [("L", 1), ("loop", 1), ("L", 2), ("loop", 2), ("nop", 5), ("nop", 6), ("end", 7)]
+
+
+def test_a_missed_branch_counts_whether_it_is_taken_or_not() -> None:
+    start = wrmsr(EVTSEL0, MISPREDICTED | OS | EN) + wrmsr(CTRL, 1)
+    # After the last miss comes a block that ends in no branch: mov rax, cr3; mov cr3, rax.
+    board = board_with(start + ROUNDS + "0f20d8 0f22d8" + EDGE + wrmsr(CTRL, 0) + "b000" + EXIT)
+    assert board.run(10**9) == 1
+    assert board.vcpu.rdmsr(PMC0) == len(MISSES)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("period", range(1, len(MISSES) + 1))
+def test_a_counter_of_missed_branches_interrupts_right_after_one(period: int, model: str) -> None:
+    start = wrmsr(A_PMC0, FULL - period) + wrmsr(EVTSEL0, MISPREDICTED | OS | INT | EN) + wrmsr(CTRL, 1)
+    code = LOAD_IDT + LVTPC_NMI + start + ROUNDS
+    board = board_with(code + EDGE + "b07f" + EXIT, model)
+    with_handler(board, "488b3424 88d8" + EXIT)  # mov rsi, [rsp]: where the NMI came; mov al, bl
+    end = CODE + len(bytes.fromhex(code))
+    places = {"loop": end - 11, "nop": end - 5, "L": end - 4, "end": end}
+    place, rounds = MISSES[period - 1]
+    assert board.run(10**9) == rounds << 1 | 1
+    assert board.uc.reg_read(x86.UC_X86_REG_RSI) == places[place]
+
+
+def test_the_newest_record_at_a_missed_taken_branch_says_so() -> None:
+    start = wrmsr(DEBUGCTL, 1 << 11) + wrmsr(LBR_CTL, 0x7F0003) + wrmsr(A_PMC0, FULL - 4)
+    start += wrmsr(EVTSEL0, MISPREDICTED | OS | INT | EN) + wrmsr(CTRL, 1)
+    code = LOAD_IDT + LVTPC_NMI + start + ROUNDS
+    board = board_with(code + EDGE + "b07f" + EXIT)
+    with_handler(board, "b000" + EXIT)
+    assert board.run(10**9) == 1
+    end = CODE + len(bytes.fromhex(code))
+    read = [[board.vcpu.rdmsr(base + entry) or 0 for base in (FROM_0, TO_0, 0x1200)] for entry in range(6)]
+    jc, jnz, loop, edge = (end - 7, end - 4), (end - 2, end - 11), end - 11, end - 13
+    assert [(source, target, info >> 63) for source, target, info in read] == [
+        (*jnz, 1), (*jc, 1), (*jnz, 1), (*jc, 1), (edge, loop, 0), (0, 0, 0)
+    ]  # fmt: skip
 
 
 def test_freezing_the_lbrs_keeps_the_newest_branch_and_the_status_thaws() -> None:

@@ -45,7 +45,7 @@ HANDLER = (
 RETIRED_BY_RING = at.WORDS + 12  # four words each, by the ring of the block, 0 or 3: instructions
 TAKEN_BY_RING = at.WORDS + 16  # near branches taken
 BRANCHES_BY_RING = at.WORDS + 20  # branches, taken or not
-MISSED_BY_RING = at.WORDS + 24  # taken branches that the predictor missed
+MISSED_BY_RING = at.WORDS + 24  # branches, taken or not, that the predictor missed
 NOTHING = at.WORDS + 28  # a word that stays 0
 TRACE_AT = at.WORDS + 29  # address of the rows that branches are written down in; 0: none are
 TRACE_LOW = at.WORDS + 30  # of branches from this address on
@@ -272,7 +272,7 @@ def _follow(words: Words, address: Word, ring: Word) -> None:
     words[RETIRED_BY_RING + before] += words[at.RETIRED] - retired
     words[TAKEN_BY_RING + before] += words[at.TAKEN] - taken
     words[BRANCHES_BY_RING + before] += uint64(ends != _NONE)
-    words[MISSED_BY_RING + before] += (words[at.TAKEN] - taken) & words[at.MISPREDICTED]
+    words[MISSED_BY_RING + before] += uint64(ends != _NONE) & words[at.MISPREDICTED]  # else it is an older branch's
     if kind != _NONE:
         lbr.record(
             words[LBR_AT:LBR_END],
