@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -130,6 +131,19 @@ def test_a_full_disk_is_one_line() -> None:
             [sys.executable, "-m", "archlbr", "decode", "14ce", "1"], stdout=stream, stderr=subprocess.PIPE, timeout=60
         )
     assert (ran.returncode, ran.stderr) == (2, DISK_FULL)
+
+
+@pytest.mark.parametrize("refusal", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_a_host_without_memory_is_one_line(
+    refusal: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_words: list[str]) -> int:
+        raise refusal
+
+    monkeypatch.setattr(app, "run", fail)
+    assert app.main([]) == 2
+    said = capsys.readouterr().err
+    assert (said[:61], said.count("\n")) == ("archlbr: this host has too little memory for that, or a limit", 1)
 
 
 def test_a_name_that_is_no_text_is_printed_all_the_same() -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -176,6 +177,43 @@ def test_a_machine_goes_on_whatever_its_socket_is_sent(program: Path, tmp_path: 
         asker.shutdown(socket.SHUT_WR)
         assert control.look() is False
         assert asker.recv(100).startswith(b'{"refused": "this is no request: ')
+
+
+def test_a_wait_for_a_machine_has_an_end(tmp_path: Path) -> None:
+    done = archlbr("restore", str(tmp_path / "there"), "--incoming", "127.0.0.1:0", "--timeout", "0.2",
+                   "-o", str(tmp_path / "sent"))  # fmt: skip
+    waiting, late = done.err.splitlines()
+    assert (done.status, done.out) == (124, "")
+    assert late == waiting.replace("waiting for a machine at", "no machine came to") + " within 0.2 s"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_that_says_nothing_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with socket.socket() as silent:
+
+        def connect() -> None:
+            waited(lambda: silent.connect_ex(("127.0.0.1", port)) == 0)
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        done = archlbr("restore", str(tmp_path / "there"), "--incoming", f"127.0.0.1:{port}", "--timeout", "2")
+        thread.join()
+    assert done.status == 2
+    assert done.err.splitlines()[1:] == ["archlbr: the source ended before the machine was here: timed out"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_wait_is_one_line(tmp_path: Path) -> None:
+    target = archlbr_process("restore", tmp_path / "there", "--incoming", "127.0.0.1:0")
+    assert target.stderr is not None
+    [place] = re.findall(rb"127\.0\.0\.1:\d+$", target.stderr.readline().strip())
+    target.send_signal(signal.SIGINT)
+    _, said = target.communicate(timeout=60)
+    assert said.decode() == f"archlbr: interrupted while waiting at {place.decode()}: no machine came\n"
+    assert target.returncode == 130
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_guest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from archlbr.cli.run import parse_range
 from archlbr.errors import InputError
 from tests.cli.shell import archlbr
+from tests.guests.build import Guests
 from tests.guests.linux import FOLDER
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +50,39 @@ def test_a_range_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_range(text)
     assert str(caught.value) == f"{text!r} is no range of addresses: give two in hexadecimal, such as 400000-500000"
+
+
+@pytest.mark.parametrize(
+    ("memory", "limit", "said"),
+    [
+        (
+            "3G",
+            3 << 30,
+            "3072 MiB of memory cannot be had from this host: Cannot allocate memory; give less with --mem",
+        ),
+        ("64M", 1 << 30, "the engine's 1 GiB of address space for translated code cannot be had: Cannot allocate mem"),
+    ],
+)
+def test_a_host_without_memory_is_one_line(tmp_path: Path, memory: str, limit: int, said: str) -> None:
+    image = Guests(tmp_path).endless_board
+    words = [sys.executable, "-m", "archlbr", "run", "--kernel", str(image), "--memory", memory]
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"archlbr: {said}")
+
+
+@pytest.mark.parametrize("memory", ["63M", "4G", "100000001", "0"])
+def test_memory_that_no_machine_has_is_one_line(memory: str) -> None:
+    done = archlbr("run", "--kernel", "/dev/null", "--memory", memory)
+    assert (done.status, done.out) == (2, "")
+    assert done.err == f"archlbr: {memory} of memory cannot be had: between 64M and 3G, in whole pages\n"
 
 
 def test_a_range_is_read_in_hexadecimal() -> None:

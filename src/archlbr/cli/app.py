@@ -44,6 +44,7 @@ PIPE_CLOSED = 128 + 13  # SIGPIPE
 WRONG_USE = 2
 # The shell's completion asks through this variable (`archlbr --show-completion`).
 COMPLETE = "_ARCHLBR_COMPLETE"
+NO_MEMORY = "this host has too little memory for that, or a limit is set; end other programs, or raise it (ulimit -v)"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # A program and its arguments follow: options end at the first word that is none, as in `perf record ls -l`.
@@ -146,7 +147,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         silence_stdout()
         return PIPE_CLOSED
+    except MemoryError:
+        complain(NO_MEMORY)
+        return WRONG_USE
     except OSError as refusal:
+        if refusal.errno == errno.ENOMEM:
+            complain(NO_MEMORY)
+            return WRONG_USE
         if refusal.errno not in DISK_FULL:
             raise
         silence_stdout()

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archlbr.cli.drive import TIMED_OUT
 from archlbr.cli.machine_options import Control, Snapshot, Timeout, Until
+from archlbr.cli.messages import complain
 
 if TYPE_CHECKING:
     from archlbr.machine.arrival import Arrival
@@ -37,6 +39,9 @@ def restore(
     """Let a machine go on: its console, records and output are those it would have had.
 
     archlbr restore machine.snapshot
+
+    With --incoming it waits for a machine until one comes, or for as long as --timeout says, which then bounds the
+    wait, the move and the run together.
     """
     from archlbr.cli.run import parse_model
     from archlbr.cli.session import Session
@@ -51,7 +56,7 @@ def restore(
 
         arrival = None
         if incoming is not None:
-            arrival = _await(incoming, file, offered)
+            arrival = _await(incoming, file, offered, timeout)
             received = arrival.receive(build)
             board = received.board
         else:
@@ -66,7 +71,7 @@ def restore(
     return status
 
 
-def _await(address: str, keep: str, offered: Model | None) -> Arrival:
+def _await(address: str, keep: str, offered: Model | None, timeout: float) -> Arrival:
     from archlbr.machine.arrival import Arrival, listen, warm_up
     from archlbr.machine.migrate import parse_address
 
@@ -74,5 +79,14 @@ def _await(address: str, keep: str, offered: Model | None) -> Arrival:
         warm_up(offered)
         host, port = listener.getsockname()[:2]
         print(f"archlbr: waiting for a machine at {host}:{port}", file=sys.stderr, flush=True)
-        channel, _ = listener.accept()
+        listener.settimeout(timeout or None)
+        try:
+            channel, _ = listener.accept()
+        except TimeoutError:
+            complain(f"no machine came to {host}:{port} within {timeout:g} s")
+            raise typer.Exit(TIMED_OUT) from None
+        except KeyboardInterrupt:
+            complain(f"interrupted while waiting at {host}:{port}: no machine came")
+            raise
+    channel.settimeout(timeout or None)
     return Arrival(channel, keep, offered)

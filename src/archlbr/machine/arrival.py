@@ -50,7 +50,7 @@ class Arrival:
     """One machine's coming: `receive` returns its board, `look` drops the file when the source is gone.
 
     keep: where the machine stays until then. offered: the model whose features this target has, None for whatever the
-    machine has. over: the source has gone.
+    machine has. over: the source has gone. A channel's own timeout bounds each wait until the machine is here.
     """
 
     def __init__(self, channel: socket.socket, keep: str, offered: Model | None) -> None:
@@ -79,6 +79,8 @@ class Arrival:
             self._drop()
             self._close()
             raise InputError(f"the source ended before the machine was here: {error.strerror or error}") from error
+        # From here on it may be this process's, and only the source or its file can say: there is no time for that.
+        self._channel.settimeout(None)
         self._decided(words)
         self._file.appear()
         return received

@@ -21,7 +21,7 @@ from archlbr.cpu import words as at
 from archlbr.cpu.decode import Decoder
 from archlbr.cpu.unicorn import longmode
 from archlbr.cpu.unicorn.supervisor import SupervisorEngine, set_clock, set_idle
-from archlbr.errors import InternalError
+from archlbr.errors import InputError, InternalError
 from archlbr.machine import boot, entry, faulting, observing
 from archlbr.machine.devices import lapic
 from archlbr.machine.devices.cmos import Cmos
@@ -57,6 +57,15 @@ def _drop(_byte: int) -> None:
     return
 
 
+def _memory(size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(-1, size)
+    except OSError as error:
+        raise InputError(
+            f"{size >> 20} MiB of memory cannot be had from this host: {error.strerror}; give less with --memory"
+        ) from error
+
+
 def _drop_rows(_rows: Words) -> None:
     return
 
@@ -82,7 +91,7 @@ class Board:
         self.halted = 0
         self._traced: Words | None = None
         self._deliver: Callable[[Words], None] = _drop_rows
-        self._ram = mmap.mmap(-1, memory)
+        self._ram = _memory(memory)
         self.memory = memoryview(self._ram)
         self.words = np.zeros(observing.OBSERVING_WORDS, np.uint64)
         self.vcpu = vcpu(model, self.words, hypervisor)

@@ -24,6 +24,7 @@ from archlbr.cpu.engine import Protection, Stop, StopReason
 from archlbr.cpu.unicorn import fpu, intercepts, shortcuts
 from archlbr.cpu.unicorn.blocks import find_block, forget_blocks, retire_current
 from archlbr.cpu.unicorn.hooks import plant
+from archlbr.cpu.unicorn.opening import opened
 from archlbr.errors import InternalError
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class UnicornEngine:
         self.words = words
         self._cpuid = cpuid
         self._settle = settle
-        self._uc = unicorn.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
+        self._uc = opened()
         self._handle = self._uc._uch
         self._library = uclib
         self._decoder = Decoder()

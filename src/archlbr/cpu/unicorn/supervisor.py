@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import capstone
 import numpy as np
-import unicorn
 from numba import types, uint64
 from unicorn import unicorn_const as uc
 from unicorn import x86_const as x86
@@ -27,6 +26,7 @@ from archlbr.cpu.address import call1, call5, load64, store64
 from archlbr.cpu.unicorn import fpu, longmode, shortcuts, undefined
 from archlbr.cpu.unicorn.hooks import plant
 from archlbr.cpu.unicorn.location import STATE_BYTES, locate
+from archlbr.cpu.unicorn.opening import opened
 from archlbr.cpu.unicorn.undefined import ASK, DELIVER
 from archlbr.errors import InternalError
 from archlbr.native import callback
@@ -180,7 +180,7 @@ class _Replacements:
     # Where the state keeps the registers of SYSCALL, found on a scratch engine before anything is replaced; the places
     # that `longmode` takes for granted are checked on the way.
     def _calibrate_registers(self) -> None:
-        scratch = unicorn.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
+        scratch = opened()
         _, env = locate(scratch)
         fpu.check(scratch, env)
         self.features = undefined.features_at(env)
@@ -282,7 +282,7 @@ class SupervisorEngine:
     """
 
     def __init__(self, accesses: Accesses, cpuid: Callable[[int, int], tuple[int, int, int, int]]) -> None:
-        self.uc: Any = unicorn.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
+        self.uc: Any = opened()
         self._cpuid = cpuid
         self._shared = _replaced()
         self.cpu, self.env = locate(self.uc)
