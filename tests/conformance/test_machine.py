@@ -10,14 +10,15 @@ from archlbr.arch.branches import BranchKind
 from archlbr.arch.outcomes import DONE, GP, Value
 from archlbr.conformance import questions as q
 from archlbr.conformance.cases.table import CASES
-from archlbr.conformance.cases.words import CTL, FROM, INFO, G
+from archlbr.conformance.cases.words import CTL, FROM, INFO, XSS, G
 from archlbr.conformance.run import Verdict, run, run_case
 from archlbr.conformance.targets.machine import CaseVcpu, MachineTarget
 from archlbr.conformance.targets.model import ModelTarget
+from archlbr.machine import msr_stubs as stubs
 from archlbr.vpmu.designs import ARCHLBR, SERIES_V2, Design
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +42,17 @@ def test_the_machine_s_verdicts_are_the_model_s(design: Design) -> None:
 def test_guest_code_asks_for_each_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[object, ...]] = []
 
-    def watch(name: str, told: Callable[..., tuple[object, ...]]) -> None:
+    def watch(name: str) -> None:
         answer = getattr(CaseVcpu, name)
 
-        def watched(vcpu: CaseVcpu, *words: int) -> object:
-            heard.append((name, *told(vcpu, *words)))
+        def watched(vcpu: CaseVcpu, *words: object) -> object:
+            heard.append((name, *words))
             return answer(vcpu, *words)
 
         monkeypatch.setattr(CaseVcpu, name, watched)
 
-    for name in ("rdmsr", "wrmsr", "cpuid"):
-        watch(name, lambda _vcpu, *words: words)
-    watch("execute", lambda vcpu, rip: (vcpu.fetch(rip).hex(), vcpu.area()[1088:1096].hex()))
+    for name in ("rdmsr", "wrmsr", "cpuid", "execute", "xsaves", "xrstors"):
+        watch(name)
     target = MachineTarget()
     try:
         target.start(G)
@@ -61,8 +61,10 @@ def test_guest_code_asks_for_each_instruction(monkeypatch: pytest.MonkeyPatch) -
         assert target.execute(q.Rdmsr(CTL)) == Value(0x7F0007)
         assert target.execute(q.Rdmsr(0x1C8)) == GP
         target.execute(q.Cpuid(0x1C, 0))
+        target.execute(q.Wrmsr(XSS, 1 << 15))
         target.execute(q.Xsaves())
-        target.execute(q.Xrstors(((1088, 0x1122334455667788),)))
+        assert target.execute(q.Xrstors(((512, 1 << 15), (520, 1 << 63 | 1 << 15)))) == DONE
+        area = target.guest.area[:1384]
     finally:
         target.close()
     assert heard == [
@@ -70,8 +72,11 @@ def test_guest_code_asks_for_each_instruction(monkeypatch: pytest.MonkeyPatch) -
         ("rdmsr", 0x14CE),
         ("rdmsr", 0x1C8),
         ("cpuid", 0x1C, 0),
-        ("execute", "480fc72f", "00" * 8),
-        ("execute", "480fc71f", "8877665544332211"),
+        ("wrmsr", 0xDA0, 0x8000),
+        ("execute", stubs.STUBS["xsaves"].site),
+        ("xsaves",),
+        ("execute", stubs.STUBS["xrstors"].site),
+        ("xrstors", area),
     ]
 
 

@@ -69,6 +69,7 @@ int main(void)
 		*(uint16_t *)(gate + 6) = handler >> 16;
 		gate[5] = 0x8e;
 	}
+	asm volatile("mov %%cr4, %%rax; bts $18, %%rax; mov %%rax, %%cr4" : : : "rax", "memory"); /* OSXSAVE */
 	for (;;)
 		asm volatile("hlt");
 }

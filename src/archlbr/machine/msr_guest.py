@@ -18,6 +18,7 @@ from archlbr.cpu import words as at
 from archlbr.errors import InternalError
 from archlbr.machine import boot
 from archlbr.machine import msr_stubs as stubs
+from archlbr.machine.extended import CR4_OSXSAVE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,7 @@ def put_stubs(board: Board) -> Layout:
     """Put the stubs' 64 KiB into a board that has run nothing, in ring 0 and long mode; return where they are."""
     board.start(stubs.STUBS["cpuid"].start)
     board.memory[: stubs.SIZE] = stubs.image()
+    board.uc.reg_write(x86.UC_X86_REG_CR4, board.uc.reg_read(x86.UC_X86_REG_CR4) | CR4_OSXSAVE)
     board.uc.reg_write(x86.UC_X86_REG_GDTR, (0, stubs.GDT, len(stubs.DESCRIPTORS) - 1, 0))
     board.uc.reg_write(x86.UC_X86_REG_IDTR, (0, stubs.IDT, 16 * stubs.VECTORS - 1, 0))
     # Branches are taken in ring 3 too.

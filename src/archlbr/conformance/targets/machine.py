@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from archlbr.arch import xsave
-from archlbr.arch.outcomes import DONE, GP, Done, Image, UndefinedOpcode, Value
+from archlbr.arch.outcomes import DONE, Done, Image, Value
 from archlbr.conformance import questions as q
 from archlbr.conformance.answers import Reflected, Registers, VmFail
 from archlbr.conformance.targets.model import ModelTarget, patched
@@ -32,18 +32,12 @@ if TYPE_CHECKING:
 
 # The board offers no VMX: what it would say of itself is asked of the vPMU.
 _VMX_CAPABILITIES: Final = range(0x480, 0x494)
-_XSAVE_LEAF: Final = 0xD
-_XSAVE_LENGTH: Final = 4
-_XSAVES, _XRSTORS = b"\x48\x0f\xc7\x2f", b"\x48\x0f\xc7\x1f"  # xsaves64 [rdi], xrstors64 [rdi]
 
 
 class CaseVcpu(Vcpu):
     """The board's vCPU, given a case's host, design and state; `left` is why an instruction left the guest for good."""
 
     left: vpmu.Outcome | None = None
-    area: Callable[[], bytes]
-    store: Callable[[bytes], None]
-    fetch: Callable[[int], bytes]
 
     def adopt(self, design: Design, platform: Platform, state: State) -> None:
         """Run a vCPU of this state, on a processor whose registers are as the state has them."""
@@ -56,32 +50,6 @@ class CaseVcpu(Vcpu):
             outcome = self._light(lbr.Rdmsr(msr))
             return outcome.value if isinstance(outcome, Value) else None
         return super().rdmsr(msr)
-
-    def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
-        """Answer CPUID; leaf 0DH is the vPMU's as well."""
-        if leaf == _XSAVE_LEAF:
-            outcome = self._light(vpmu.CpuidInstruction(leaf, subleaf))
-            if isinstance(outcome, vpmu.Registers):
-                return outcome.eax, outcome.ebx, outcome.ecx, outcome.edx
-        return super().cpuid(leaf, subleaf)
-
-    def execute(self, rip: int) -> int:
-        """Answer XSAVES and XRSTORS, which the engine does not know; return the length, or how it faults."""
-        code = self.fetch(rip)
-        if code not in (_XSAVES, _XRSTORS):
-            return 0
-        area = self.area()[: xsave.AREA_SIZE]
-        outcome = self.do(lbr.Xsaves(area) if code == _XSAVES else lbr.Xrstors(area))
-        match outcome:
-            case Image(content):
-                self.store(content)
-                return _XSAVE_LENGTH
-            case Done():
-                return _XSAVE_LENGTH
-            case UndefinedOpcode():
-                return 0
-        self._note(outcome)
-        return -GP.vector
 
     def _light(self, action: vpmu.Action) -> vpmu.Outcome:
         return self._note(super()._light(action))
@@ -109,9 +77,6 @@ class MachineTarget(ModelTarget):
             raise InternalError(f"the board has a {type(vcpu).__name__}")
         self.vcpu = vcpu
         self.guest = MsrGuest(self.board, layout(self.board))
-        vcpu.fetch = lambda rip: bytes(self.board.memory[rip : rip + _XSAVE_LENGTH])
-        vcpu.area = lambda: self.guest.area
-        vcpu.store = self._store
 
     def lacks(self, setup: q.Setup, asked: tuple[q.Question, ...]) -> str:
         """Name what neither the model nor the board has."""
@@ -179,6 +144,3 @@ class MachineTarget(ModelTarget):
         if not within and self.state.running:
             self.act(vpmu.VmExit())
         return answer
-
-    def _store(self, content: bytes) -> None:
-        self.guest.area = content
