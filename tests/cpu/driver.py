@@ -24,6 +24,10 @@ class Code:
         self._decoder = Decoder()
         self._decoder.install(self.words)
 
+    def decode_as(self, size: int) -> None:
+        """Take the code for 64-, 32- or 16-bit code from now on."""
+        self.words[at.DISASM_HANDLE] = self._decoder.handles[(64, 32, 16).index(size)]
+
     def poke(self, offset: int, code: bytes) -> None:
         self._bytes[offset : offset + len(code)] = np.frombuffer(code, np.uint8)
 

@@ -145,6 +145,27 @@ def test_the_kind_of_an_instruction(text: str, kind: Kind) -> None:
     assert meta & at.META_UNDECODED == 0
 
 
+@pytest.mark.parametrize(
+    ("size", "text", "kind"),
+    [
+        (16, "e8 00 00", Kind.NONE),
+        (16, "e8 01 00", Kind.REL_CALL),
+        (16, "e8 00 01", Kind.REL_CALL),
+        (16, "66 e8 00 00 00 00", Kind.NONE),
+        (16, "66 e8 00 00 01 00", Kind.REL_CALL),
+        (32, "e8 00 00 00 00", Kind.NONE),
+        (32, "e8 00 00 01 00", Kind.REL_CALL),
+        (32, "66 e8 00 00", Kind.NONE),
+        (32, "66 e8 00 01", Kind.REL_CALL),
+    ],
+)
+def test_a_call_of_the_next_instruction_in_older_code(size: int, text: str, kind: Kind) -> None:
+    raw = bytes.fromhex(text)
+    code = Code(raw)  # NOPs follow, which are no part of a displacement
+    code.decode_as(size)
+    assert Kind(decoded(code, len(raw))[3] & 0xFF) == kind
+
+
 @pytest.mark.parametrize(("text", "kind"), [*TABLE, pytest.param("26 36 f0 66 67 90", Kind.NONE, id="many prefixes")])
 def test_the_opcode_stands_behind_the_prefixes(text: str, kind: Kind) -> None:
     prefixes = {"2e", "3e", "26", "36", "64", "65", "66", "67", "f0", "f2", "f3", "40", "41", "42", "48", "49"}

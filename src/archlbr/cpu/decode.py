@@ -103,6 +103,16 @@ def kind_of(identity: int, address: int) -> int:
 
 
 @native
+def _calls_next(address: Word, after: Word) -> bool:
+    # Whether the direct call at an address leads to `after`, where it ends: in 16-bit code its displacement has two
+    # bytes, and what follows is another instruction's.
+    displacement = uint64(0)
+    for place in range(opcode_at(address) + uint64(1), after):
+        displacement |= load8(place)
+    return bool(displacement == 0)
+
+
+@native
 def repeats(address: int) -> int:
     """Return 1 when the instruction is a string instruction under REP, which the engine runs one pass a block."""
     opcode = opcode_at(address)
@@ -177,7 +187,10 @@ def decode_bytes(words: Words, entry: int, key: int, address: int, size: int, co
     if load64(cursor + uint64(8)) != 0:
         meta |= uint64(at.META_UNDECODED)
     elif count != 0:
-        meta |= kind_of(identity(words), last - address + code)
+        kind = kind_of(identity(words), last - address + code)
+        if kind == _REL_CALL and _calls_next(last - address + code, load64(cursor)):
+            kind = uint64(_NONE)
+        meta |= kind
         if repeats(last - address + code) != 0:
             meta |= uint64(at.META_REP)
         meta |= spread(last) << uint64(at.META_HASH_SHIFT)
