@@ -13,7 +13,7 @@ import pytest
 
 from archlbr.errors import InputError
 from archlbr.profile import output
-from archlbr.profile.output import Output
+from archlbr.profile.output import Output, append
 from archlbr.profile.perfdata.writer import Writer
 from tests.profile.examples import ATTR, record
 
@@ -148,7 +148,7 @@ def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path: Path) -> None:
     target.write_bytes(b"earlier")
     code = """if True:
         import os, signal, sys
-        from archlbr.profile.output import Output
+        from archlbr.profile.output import Output, append
         out = Output(sys.argv[1])
         out.write(b"x" * (1 << 22))
         os.kill(os.getpid(), signal.SIGKILL)
@@ -175,3 +175,16 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a regular file"):
         Output(tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_spool_grows_and_says_in_one_line_why_it_cannot(tmp_path: Path) -> None:
+    spool = str(tmp_path / "0.trace")
+    for raw in (b"", b"one", memoryview(b"two")):
+        append(spool, raw)
+    assert (tmp_path / "0.trace").read_bytes() == b"onetwo"
+    name = str(tmp_path / "none" / "0.trace")
+    with pytest.raises(InputError) as refused:
+        append(name, b"one")
+    assert str(refused.value) == (
+        f"cannot write {name}: No such file or directory; free some space, or set TMPDIR elsewhere"
+    )

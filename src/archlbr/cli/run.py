@@ -161,12 +161,13 @@ def _traced(board: Board, folder: Path, span: tuple[int, int], out: Output, driv
     from archlbr.cli.trace import write
     from archlbr.cpu import words as at
     from archlbr.profile import trace
+    from archlbr.profile.output import append
 
     spool = str(folder / "0.trace")
-    trace.append(spool, trace.note(0, "machine 0"))
-    board.trace(lambda rows: trace.append(spool, trace.branches(0, rows)), *span)
+    append(spool, trace.note(0, "machine 0"))
+    board.trace(lambda rows: append(spool, trace.branches(0, rows)), *span)
     status = drive()
-    trace.append(spool, trace.summary(int(board.words[at.RETIRED]), int(board.words[at.TAKEN])))
+    append(spool, trace.summary(int(board.words[at.RETIRED]), int(board.words[at.TAKEN])))
     write(folder, out)
     return status
 

@@ -1,9 +1,9 @@
-"""An output file that appears whole or not at all.
+"""An output file that appears whole or not at all, and what a recording gathers for it meanwhile.
 
 Every format of this room writes through it: bytes go to a file without a name in the target's folder, which takes the
 target's name when all of it is written. Until then an earlier file of that name stays as it was, and a process that is
 killed leaves nothing behind. Where a file system has no such files (open(2), O_TMPFILE), a temporary one stands beside
-the target.
+the target. Until there is an output, each recorded process appends to spools of its own.
 """
 
 from __future__ import annotations
@@ -36,6 +36,21 @@ def _nameless(folder: Path) -> int | None:
         if error.errno in _NO_NAMELESS:
             return None
         raise
+
+
+def append(path: str, raw: bytes | memoryview) -> None:
+    """Append bytes to a spool; they are the kernel's when this returns. InputError when the disk takes no more."""
+    # Opened each time: a recorded program may close, or take, any descriptor that it does not know.
+    view = memoryview(raw)
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            while len(view):
+                view = view[os.write(number, view) :]
+        finally:
+            os.close(number)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; free some space, or set TMPDIR elsewhere") from error
 
 
 class Output:

@@ -1,13 +1,12 @@
 """Every taken branch: the spool a tracer appends to, and the text and Parquet files made from it.
 
-`recording.tracing` writes spools with `append`; `cli.trace` turns them into the format of docs/formats.md: `TID 0xFROM
-0xTO KIND` a line, comments behind `#`. A spool is a run of chunks, each whole or absent, so that a killed process
-leaves a readable one.
+`recording.tracing` appends to spools; `cli.trace` turns them into the format of docs/formats.md: `TID 0xFROM 0xTO KIND`
+a line, comments behind `#`. A spool is a run of chunks, each whole or absent, so that a killed process leaves a
+readable one.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -66,22 +65,6 @@ def summary(instructions: int, taken: int) -> bytes:
     """Return the chunk that ends a process."""
     body = _SUMMARY_BODY.pack(instructions, taken)
     return _CHUNK.pack(_MAGIC, _SUMMARY, 0, len(body)) + body
-
-
-def append(path: str, chunk: bytes) -> None:
-    """Append a chunk to a spool; InputError when the disk takes no more."""
-    # Opened for each chunk: the traced program may close any descriptor that it does not know.
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(fd, view) :]
-    except OSError as error:
-        raise InputError(
-            f"cannot write the trace: {error.strerror}; free some space or choose another folder"
-        ) from error
-    finally:
-        os.close(fd)
 
 
 def read(path: Path) -> Iterator[Branches | Note | Summary]:

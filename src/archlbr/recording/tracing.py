@@ -14,6 +14,7 @@ import numpy as np
 from archlbr.cpu import words as at
 from archlbr.machine import hooks
 from archlbr.profile import trace
+from archlbr.profile.output import append
 
 if TYPE_CHECKING:
     from archlbr.machine.regions import Region
@@ -92,18 +93,18 @@ class Tracer:
         if used:
             rows = self.words[hooks.TRACE_AT : hooks.TRACE_AT + used]
             self.words[hooks.TRACE_USED] = 0
-            trace.append(self._path(), trace.branches(self._tid, rows))
+            append(self._path(), trace.branches(self._tid, rows))
 
     def finish(self) -> None:
         """Write out everything, and the number of instructions that retired."""
         self.flush()
         retired = int(self.words[at.RETIRED]) - int(self.words[at.INHERITED_RETIRED])
         taken = int(self.words[at.TAKEN]) - int(self.words[at.INHERITED_TAKEN])
-        trace.append(self._path(), trace.summary(retired, taken))
+        append(self._path(), trace.summary(retired, taken))
 
     def _path(self) -> str:
         return os.path.join(self._folder, f"{self._name}.trace")
 
     def _note(self, tid: int, text: str) -> None:
         self.flush()
-        trace.append(self._path(), trace.note(tid, text))
+        append(self._path(), trace.note(tid, text))

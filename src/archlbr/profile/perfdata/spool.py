@@ -1,6 +1,6 @@
 """Spools: what each guest process recorded, on its own, and the merge into one file.
 
-`machine` gives every guest process a Spool of its own; the parent merges them when all have ended. A spool holds the
+`recording.sampling` has one for every guest process; `cli.record` merges them when all have ended. A spool holds the
 same record bytes as the file's data section, with a HEADER_BUILD_ID record (perf's own, from its pipe format) before a
 mapping that has a build-id. A process may be killed at any moment: what it wrote before counts, a torn last record
 does not.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from archlbr.errors import InputError
+from archlbr.profile.output import append
 from archlbr.profile.perfdata import records
 from archlbr.profile.perfdata.samples import TIME_WORD
 from archlbr.profile.perfdata.stream import RecordStream
@@ -59,19 +60,7 @@ class Spool(RecordStream):
         return spool
 
     def _append(self, raw: bytes | memoryview) -> None:
-        # Opened for each batch: a recorded program may close, or take, any descriptor that it does not know.
-        view = memoryview(raw)
-        try:
-            number = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            try:
-                while len(view):
-                    view = view[os.write(number, view) :]
-            finally:
-                os.close(number)
-        except OSError as error:
-            raise InputError(
-                f"cannot write {self.path}: {error.strerror}; free some space beside the output"
-            ) from error
+        append(self.path, raw)
 
     def _build_id(self, row: records.BuildId) -> None:
         self._append(row.pack())
