@@ -58,7 +58,7 @@ class Scenario(NamedTuple):
 
     cpus, vcpus: how many; each vCPU is a VM of its own. depth: records a stack. events: how the host event of each pCPU
     was opened, None where there is none. active: the events start ACTIVE. may: the names of what may happen beside
-    what always may (see `menu`). threads: 1 with a host task beside the vCPU threads. roams: vCPUs change pCPUs.
+    what always may (see `menu`). host_task: 1 with a host task beside the vCPU threads. roams: vCPUs change pCPUs.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 Guest memory lies at its own addresses in this process, and the engine and the decoder are C libraries: compiled hooks
 reach all three by plain integers. Addresses come in at run time through the hook's words, never as constants, so that
-numba can keep the compiled code on disk. `cpu.decode` and `cpu.unicorn` use these; nothing else should.
+numba can keep the compiled code on disk. The decoder, the hooks of the engine and those of `machine` use these.
 """
 
 from __future__ import annotations

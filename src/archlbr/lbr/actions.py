@@ -1,7 +1,7 @@
 """What can happen to the facility, as values: the closed set of inputs `step` takes.
 
-`cpu` sends branches and events, `vpmu` register accesses and freezes, `check` all of them. Each names the section of
-reference architecture.md that rules it.
+`vpmu` sends what a guest does on to it, `facility_bank` what the host does; tests send all of them. Each names the
+section of reference architecture.md that rules it.
 """
 
 from __future__ import annotations

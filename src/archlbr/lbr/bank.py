@@ -1,8 +1,8 @@
 """The LBR registers of one processor, as those who share them move them: a bank, whatever it is made of.
 
 `perf`, `vpmu.designs` and `host` ask a bank for what they do to the registers and never look inside a record. `tagged`
-has the bank that is explored (a record is the tag of whose branch it is), `facility` the one over the facility's own
-state, which a machine runs, and `contract.costs` one that counts the accesses. So one step serves all three.
+has the bank that is explored (a record is the tag of whose branch it is), `facility_bank` the one over the facility's
+own state, which a machine runs, and `contract.costs` one that counts the accesses. So one step serves all three.
 """
 
 from __future__ import annotations

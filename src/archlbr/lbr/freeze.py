@@ -44,13 +44,10 @@ def smi(facility: Facility, state: State) -> State:
     if state.smm:
         return state
     saved = 1 | (state.ctl & msrs.CTL_LBREN) << 1
-    debugctl = smm_debugctl = 0
-    if state.debugctl & msrs.DEBUGCTL_FREEZE_SMM:
+    debugctl, smm_debugctl = state.debugctl, 0
+    if debugctl & msrs.DEBUGCTL_FREEZE_SMM:
         saved |= 4
-        smm_debugctl = state.debugctl
-        debugctl = state.debugctl & ~SMM_OFF
-    else:
-        debugctl = state.debugctl
+        debugctl, smm_debugctl = debugctl & ~SMM_OFF, debugctl
     return settled(
         facility,
         state._replace(ctl=state.ctl & ~msrs.CTL_LBREN, debugctl=debugctl, smm=saved, smm_debugctl=smm_debugctl),

@@ -1,6 +1,6 @@
 """The facility as one pure step: an action comes in, the next state and what the guest sees go out.
 
-`host` composes it with the hypervisor's and the scheduler's; `check` explores it; `compiled` is held equal to it.
+`facility_bank` and the vPMU drive their registers by it; `compiled`, which a machine runs, is held equal to it.
 Authority: reference architecture.md 1 to 5.
 """
 

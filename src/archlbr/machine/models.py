@@ -23,7 +23,7 @@ def _bits(*positions: int) -> int:
     return sum(1 << position for position in positions)
 
 
-# FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR? PGE MCA CMOV PAT CLFSH MMX FXSR SSE SSE2
+# FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP PGE MCA CMOV PAT CLFSH MMX FXSR SSE SSE2
 _LEAF1_EDX = _bits(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 16, 19, 23, 24, 25, 26)
 # SSE3 SSSE3 CX16 PDCM SSE4.1 SSE4.2 MOVBE POPCNT XSAVE; OSXSAVE follows CR4.
 _LEAF1_ECX = _bits(0, 9, 13, 15, 19, 20, 22, 23, 26)

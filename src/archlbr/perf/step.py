@@ -1,7 +1,7 @@
 """perf's side where the registers have an owner: what it asks of KVM, and what it does with each answer.
 
 `host` routes: an action on the host event becomes WANT or RELEASE, KVM's answer comes back by `answered`, and perf
-never waits for it. `vpmu.designs.protocol` gives the answers. Authority: ours, docs/decisions/030;
+never waits for it. `vpmu.designs.handover` gives the answers. Authority: ours, docs/decisions/030;
 perf_load_guest_context() and perf_put_guest_context() (kernel/events/core.c of the merged mediated vPMU) for the
 designs that schedule events out. Where no design asks anybody, perf is `schedule`.
 """

@@ -1,6 +1,6 @@
 """The profile's vocabulary: branch stacks, and the mappings and tasks they belong to.
 
-`machine` feeds it raw LBR registers (FROM, TO, INFO); every format of this room writes these values, and the readers
+`recording` feeds it raw LBR registers (FROM, TO, INFO); every format of this room writes these values, and the readers
 give them back. The entry is Linux's `struct perf_branch_entry` (include/uapi/linux/perf_event.h); the conversion from
 IA32_LBR_x_INFO is that of `intel_pmu_store_lbr` (arch/x86/events/intel/lbr.c), as reference architecture.md 6.3 states
 it.

@@ -1,7 +1,7 @@
 """The call stacks of a recording in call-stack mode: who called whom, as a tree and as samples.
 
 Fed by `profile.perfdata.reader`; `terminal` and `html` show the tree, `speedscope` writes the samples. In that mode the
-LBRs hold the calls that have not returned, newest first (IA32_LBR_CTL.CALL_STACK, reference architecture.md 3.4).
+LBRs hold the calls that have not returned, newest first (IA32_LBR_CTL.CALL_STACK, reference architecture.md 3.3).
 """
 
 from __future__ import annotations

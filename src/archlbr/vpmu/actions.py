@@ -2,8 +2,8 @@
 
 The guest's instructions and the processor's events are those of `lbr.actions` (Rdmsr, Wrmsr, Xsaves, Xrstors, Branch,
 DebugException, Smi, Rsm, Init, WarmReset, ColdReset, DeepCState): here they happen to a guest. This module adds what
-only a guest can do, what userspace does by ioctl, and what the scheduler and perf do. `host` and `conformance` feed
-them. Authority: reference kvm-series.md, sections A and B.
+only a guest can do, what userspace does by ioctl, and what the scheduler and perf do. `machine` and `conformance`
+feed them. Authority: reference kvm-series.md, sections A and B.
 
 A guest's instruction while the vCPU is out is one KVM_RUN: enter, execute, exit. A step of the host's (ioctl, perf,
 scheduler, injection) takes a running vCPU out first. VmEntry and VmExit bracket longer runs.

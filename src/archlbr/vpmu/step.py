@@ -1,9 +1,9 @@
 """One vCPU's LBRs as one pure step: an action comes in, the next state and what came of it go out.
 
-`host` composes it with perf's, `machine` and `conformance` feed it, `check` explores it. A guest's instruction while
-the vCPU is out enters, executes and leaves; what the host does takes a running vCPU out first. Refusals, faults and
-failed entries are outcomes and change nothing. Authority: reference kvm-series.md, sections A to D; the design says
-which of its choices.
+`machine` runs it behind a guest's instructions, `conformance` asks it case by case, `host.sampling` reads a stack
+through it. A guest's instruction while the vCPU is out enters, executes and leaves; what the host does takes a running
+vCPU out first. Refusals and faults are outcomes and change nothing of what they refuse; a failed entry leaves the guest
+as it was. Authority: reference kvm-series.md, sections A to D; the design says which of its choices.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def prepared(design: Design, platform: Platform, state: State) -> State:
 
 
 def enter(design: Design, platform: Platform, state: State) -> tuple[State, int]:
-    """Return the state in the guest and 0, or the state unchanged and exit reason 33.
+    """Return the state in the guest and 0, or the state as KVM had prepared it, out of the guest, and exit reason 33.
 
     The processor refuses a field with bits its IA32_LBR_CTL does not have (UNCONFIRMED; architecture.md 3.7).
     """

@@ -1,6 +1,6 @@
 """A stream of records: what a recording says, in the order it happened.
 
-`machine` calls it, through the file (`writer`) or through a process's own spool (`spool`); both are this with another
+A recording calls it, through the file (`writer`) or through a process's own spool (`spool`); both are this with another
 sink. Times come from the caller (model ns) and are nudged where two records would compare as equal (`timeline`).
 """
 

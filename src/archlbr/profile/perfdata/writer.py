@@ -1,6 +1,6 @@
 """The perf.data writer: records go to disk as they come, and the file appears whole or not at all.
 
-`machine` feeds it directly, or `spool` does after a recording of several processes; perf, BOLT and llvm-profgen read
+`spool` feeds it what the processes of a recording left, or a caller does directly; perf, BOLT and llvm-profgen read
 it. The contract is reference profile-tools.md 2 ("Recommended export contract").
 """
 
