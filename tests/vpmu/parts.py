@@ -157,3 +157,11 @@ def old_part(design: Design, guest=None, **options: Any) -> Vcpu:
     facility = legacy(5, 32, 4)
     cpuid = leaves(leaf07=Leaf07(), leaf1c=None, leaf0d1=Leaf0D1(0xF, 0, 0, 0), components=(AVX,), leaf0a=pmu(4))
     return Vcpu(design, {"facility": facility, **options}, cpuid if guest is None else guest, cpuid)
+
+
+def host_records(v):
+    """Perf's session takes the LBRs and has recorded one branch of the host's."""
+    v.do(actions.Release())
+    v.do(actions.HostControl(0x7F0007))
+    v.do(actions.HostBranch(lbr.Branch(0x10, 0x20, 1)))
+    v.do(actions.HostControl(0))

@@ -8,11 +8,13 @@ import pytest
 
 from archlbr.vpmu.designs import ARCHLBR, SERIES_V2
 from tests.vpmu import (  # noqa: F401  # each registers its rows
+    rows_counters,
     rows_enumeration,
     rows_events,
     rows_nested,
     rows_owners,
     rows_registers,
+    rows_xsaves,
 )
 from tests.vpmu.parts import Vcpu
 from tests.vpmu.table import ROWS
