@@ -1,24 +1,28 @@
 """One boot of the Linux guest, driven from here: what is typed, what the console says, what a trace from outside holds.
 
-`perf record` runs in the guest four times; meanwhile the board writes down every branch of the program, or around each
-NMI every branch of the kernel. The profiles come out by the second serial port.
+`perf record` runs in the guest five times, once over two programs; meanwhile the board writes down every branch of the
+program, or around each NMI every branch of the kernel. The profiles come out by the second serial port.
 """
 
 from __future__ import annotations
 
 import io
 import tarfile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
+from unicorn import x86_const as x86
 
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
+from archlbr.machine import observing
 from archlbr.machine.board import Board
 from archlbr.machine.models import SAPPHIRE_RAPIDS
+from archlbr.machine.vcpu import Vcpu
 from tests.guests.linux import FOLDER, TEXT_AT, TEXT_END
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -32,22 +36,49 @@ JOBS = {
     "calls": (f"-j call,u -e branches:u -c {PERIOD}", "interpreter 1"),
     "stacks": (f"--call-graph lbr -e branches:u -c {PERIOD}", "interpreter 2"),
 }
+# Two programs that take turns: what their call stacks are is saved and loaded at each turn.
+TURNS = {"turns": (f"--call-graph lbr -e branches:u -c {PERIOD}", "sh -c 'interpreter 2 & interpreter 2; wait'")}
 SLICE = 1_000_000
 MOST = 60_000_000_000  # model nanoseconds: ten times what it takes
 KERNEL = 1 << 63
 NEWEST = 64
 
 
+class Moved(NamedTuple):
+    """An XSAVES or XRSTORS of the LBRs: its area, and how many rows the trace held before it."""
+
+    name: str
+    area: int
+    row: int
+
+
 class Guest(NamedTuple):
     """The console, the profiles' folder, and by name of the profile the branches that the trace holds: uint64[n, 3].
 
-    Of `kernel`: for each NMI the last NEWEST branches into ring 0, the NMI's own last.
+    Of `kernel`: for each NMI the last NEWEST branches into ring 0, the NMI's own last. moves: while `turns` ran.
     """
 
     console: str
     folder: Path
     traces: dict[str, list[NDArray[np.uint64]]]
     retired: int
+    moves: list[Moved]
+
+
+class Watched(Vcpu):
+    """A vCPU that notes the guest's XSAVES and XRSTORS of the LBRs."""
+
+    note: Callable[[str], None]
+
+    def xsaves(self) -> bytes | int:
+        """Note it, and do it."""
+        self.note("xsaves")
+        return super().xsaves()
+
+    def xrstors(self, area: bytes) -> int:
+        """Note it, and do it."""
+        self.note("xrstors")
+        return super().xrstors(area)
 
 
 def typed(jobs: dict[str, tuple[str, str]]) -> bytes:
@@ -59,12 +90,20 @@ def typed(jobs: dict[str, tuple[str, str]]) -> bytes:
     return "\n".join(lines).encode()
 
 
-def boot(folder: Path, jobs: dict[str, tuple[str, str]] = JOBS) -> Guest:
+def boot(folder: Path, jobs: dict[str, tuple[str, str]] = JOBS | TURNS) -> Guest:
     """Boot, record some jobs, and put what comes out into a folder; `kernel` is traced around its NMIs only."""
     console, sent = bytearray(), bytearray()
-    board = Board(SAPPHIRE_RAPIDS, 256 << 20, console.append, sent.append)
+    board = Board(SAPPHIRE_RAPIDS, 256 << 20, console.append, sent.append, vcpu=Watched)
     board.start_linux((FOLDER / "vmlinuz").read_bytes(), (FOLDER / "guest.cpio").read_bytes(), APPEND)
     traces: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in jobs}
+    moves: list[Moved] = []
+
+    def note(name: str) -> None:
+        if waiting == ["end"] and "turns" in jobs:
+            rows = sum(map(len, traces["turns"])) + int(board.words[observing.TRACE_USED]) // observing.TRACE_ROW
+            moves.append(Moved(name, board.uc.reg_read(x86.UC_X86_REG_RDI), rows))
+
+    cast("Watched", board.vcpu).note = note
     waiting = [*jobs, "end"]
     ready = False
     while board.run(board.now() + SLICE) is None and board.now() < MOST:
@@ -81,7 +120,7 @@ def boot(folder: Path, jobs: dict[str, tuple[str, str]] = JOBS) -> Guest:
                 board.trace(_Copies(traces[name]).take, TEXT_AT, TEXT_END)
     with tarfile.open(fileobj=io.BytesIO(bytes(sent))) as profiles:
         profiles.extractall(folder, filter="data")
-    return Guest(console.decode(errors="replace"), folder, traces, int(board.words[at.RETIRED]))
+    return Guest(console.decode(errors="replace"), folder, traces, int(board.words[at.RETIRED]), moves)
 
 
 class _Copies:

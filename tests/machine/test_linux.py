@@ -19,7 +19,7 @@ from archlbr.profile.edges import count_edges
 from archlbr.profile.overlap import overlap
 from archlbr.profile.perfdata.reader import Reader
 from tests.foreign.tools import need, run, versions
-from tests.guests.linux import FOLDER
+from tests.guests.linux import FOLDER, TEXT_AT, TEXT_END
 from tests.machine.guest_session import JOBS, KERNEL, Guest, boot, handler_of_nmis
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def test_the_kernel_finds_the_lbrs_and_time_passes(guest: Guest) -> None:
 def test_commands_typed_at_the_console_run_and_dmesg_tells_the_depth(guest: Guest) -> None:
     assert "typed 42" in guest.console
     (told,) = re.findall(r"^\[ +[\d.]+\] Performance Events: (.*)\r?$", guest.console, re.MULTILINE)
-    assert told.startswith("Architectural LBR, Sapphire Rapids events, 32-deep LBR, full-width counters")
+    assert told.startswith("XSAVE Architectural LBR, Sapphire Rapids events, 32-deep LBR, full-width counters")
 
 
 def test_the_program_prints_what_it_prints_natively(profiles: Guest) -> None:
@@ -166,6 +166,48 @@ def test_lbr_call_stacks_are_the_true_stacks(profiles: Guest) -> None:
     assert depths.total() == len(found)
     assert min(depths) <= 6
     assert 20 <= max(depths) <= 32
+
+
+def test_the_lbrs_of_programs_that_take_turns_go_through_xsaves_and_xrstors(profiles: Guest) -> None:
+    rows = np.concatenate(profiles.traces["turns"])
+    tasks = {move.area for move in profiles.moves if move.name == "xrstors"}
+    found = samples(profiles.folder / "turns.data")
+    # The handler of each PMI reads the records by XSAVES into an area of its own.
+    assert sum(move.area not in tasks for move in profiles.moves) == len(found)
+    # A stretch of the trace is the task's whose area was loaded before it, or of a new one, which is saved after it.
+    stretches: list[tuple[int, int, int]] = []
+    start, loaded = 0, 0
+    for move in profiles.moves:
+        if move.area in tasks:
+            if move.row > start:
+                stretches.append((start, move.row, loaded or move.area))
+                start, loaded = move.row, 0
+            if move.name == "xrstors":
+                loaded = move.area
+    stretches += [(start, len(rows), loaded)] if start < len(rows) else []
+    assert sum(move.name == "xrstors" for move in profiles.moves) >= 5
+    assert len({area for _, _, area in stretches}) == 2
+    inside = [sample for sample in found if TEXT_AT <= sample.ip < TEXT_END]  # one is in the shell
+    waiting = iter(zip(at_nmis(rows, handler_of_nmis([rows])), inside, strict=True))
+    place, sample = next(waiting)
+    stacks: dict[int, list[tuple[int, int]]] = {area: [] for area in tasks}
+    compared: Counter[int] = Counter()
+    for begin, end, area in stretches:
+        stack = stacks[area]
+        for index, (source, target, kind) in enumerate(rows[begin:end].tolist(), begin):
+            if index == place:
+                own = [record for record in sample.records if TEXT_AT <= record[0] < TEXT_END]
+                assert (sample.ip, own) == (source, stack[::-1])  # below them are the shell's, before execve
+                compared[area] += 1
+                place, sample = next(waiting, (-1, sample))
+            if kind in CALLS:
+                stack.append((source, target))
+            elif kind == RETURN and stack:
+                # Nothing is loaded where a task ends and the one before it goes on: Linux looks who was saved last
+                # (__intel_pmu_lbr_restore). That one goes on with what is left, and returns from calls it has lost.
+                stack.pop()
+    assert compared.total() == len(inside)
+    assert min(compared.values()) > 200
 
 
 @pytest.mark.foreign

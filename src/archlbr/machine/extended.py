@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from unicorn.unicorn_py3.unicorn import uclib
 
 from archlbr.arch import xsave as area
+from archlbr.arch.outcomes import UD
 from archlbr.cpu import xsave
 from archlbr.cpu.unicorn import fpu, longmode, operand
 from archlbr.cpu.unicorn.undefined import FETCH, READ, WRITE, Reach
@@ -38,6 +39,10 @@ _LEGACY: Final = xsave.X87 | xsave.SSE
 # Bits of CPUID.0DH.1:EAX; XSAVE, XRSTOR, XGETBV and XSETBV come with the leaf itself.
 _OFFERED: Final = {"xsaveopt": 1 << 0, "xsavec": 1 << 1, "xsaves": 1 << 3, "xrstors": 1 << 3}
 _XGETBV_1: Final = 1 << 2
+
+
+def _met(vector: int) -> int:
+    return _UD if vector == UD.vector else -vector
 
 
 class Extended:
@@ -114,8 +119,8 @@ class Extended:
         component = b""
         if rfbm & area.COMPONENT_BIT:
             saved = self._vcpu.xsaves()
-            if saved is None:
-                return _GP
+            if isinstance(saved, int):
+                return _met(saved)
             component = in_image(saved)
             used |= area.COMPONENT_BIT if component else 0
         legacy, header = xsave.saved(form, rfbm, used, image, 0, self._wide)
@@ -145,8 +150,10 @@ class Extended:
         after = xsave.loaded(plan, image, legacy, self._wide)
         if after is None:
             return _GP
-        if rfbm & area.COMPONENT_BIT and not self._vcpu.xrstors(legacy + header + component):
-            return _GP
+        if rfbm & area.COMPONENT_BIT:
+            vector = self._vcpu.xrstors(legacy + header + component)
+            if vector:
+                return _met(vector)
         if after != image:
             fpu.load(self._uc, self._env, after)
         return length

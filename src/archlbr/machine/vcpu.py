@@ -15,7 +15,7 @@ import numpy as np
 
 from archlbr.arch import msrs
 from archlbr.arch.cpuid import Leaf0A, Leaf0D, Leaf0D1
-from archlbr.arch.outcomes import Done, Image, Value
+from archlbr.arch.outcomes import GP, UD, Done, Image, Value
 from archlbr.arch.vmx import VM_ENTRY_LOAD_IA32_LBR_CTL, VM_EXIT_CLEAR_IA32_LBR_CTL
 from archlbr.arch.xsave import AREA_SIZE, COMPONENT, COMPONENT_BIT
 from archlbr.cpu import words as at
@@ -120,6 +120,10 @@ def guest_cpuid(hypervisor: Hypervisor, host: Platform, hidden: frozenset[str]) 
     if "xsave" in hidden:
         cpuid = cpuid._replace(leaf0d=Leaf0D(), leaf0d1=Leaf0D1(), components=())
     return cpuid
+
+
+def _vector(outcome: Outcome) -> int:
+    return UD.vector if outcome == UD else GP.vector
 
 
 class Vcpu:
@@ -234,22 +238,24 @@ class Vcpu:
         """Write XCR0; False for #GP."""
         return isinstance(self._light(Xsetbv(value, cpl)), Done)
 
-    def xsaves(self) -> bytes | None:
+    def xsaves(self) -> bytes | int:
         """Return an area of 1384 bytes, zeros before, with the header and the component as XSAVES writes them.
 
-        None for #GP. Where the vPMU lets the instruction run in the processor, it does so in the words.
+        Or the vector of the fault. Where the vPMU lets the instruction run in the processor, it does so in the words.
         """
-        if self.state.vmcs.xss_exiting & COMPONENT_BIT:
+        if self.state.vmcs.xss_exiting & COMPONENT_BIT or not self._lbr[w.XSAVES]:
             outcome = self.do(Xsaves(bytes(AREA_SIZE)))
-            return outcome.content if isinstance(outcome, Image) else None
+            return outcome.content if isinstance(outcome, Image) else _vector(outcome)
         area = np.zeros(AREA_SIZE, np.uint8)
-        return None if lbr.xsaves(self._lbr, area, np.uint64(COMPONENT_BIT)) else area.tobytes()
+        lbr.xsaves(self._lbr, area, np.uint64(COMPONENT_BIT))
+        return area.tobytes()
 
-    def xrstors(self, area: bytes) -> bool:
-        """Load the component from an area of 1384 bytes; False for #GP."""
-        if self.state.vmcs.xss_exiting & COMPONENT_BIT:
-            return isinstance(self.do(Xrstors(area)), Done)
-        return not lbr.xrstors(self._lbr, np.frombuffer(area, np.uint8), np.uint64(COMPONENT_BIT))
+    def xrstors(self, area: bytes) -> int:
+        """Load the component from an area of 1384 bytes; return 0, or the vector of the fault."""
+        if self.state.vmcs.xss_exiting & COMPONENT_BIT or not self._lbr[w.XSAVES]:
+            outcome = self.do(Xrstors(area))
+            return 0 if isinstance(outcome, Done) else _vector(outcome)
+        return int(lbr.xrstors(self._lbr, np.frombuffer(area, np.uint8), np.uint64(COMPONENT_BIT)))
 
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """Return EAX, EBX, ECX and EDX: the vPMU's answer on the leaves that are its own, the model's on the others."""
