@@ -205,6 +205,24 @@ def test_speedscope_gets_the_same_stacks(tmp_path: Path) -> None:
     assert document["$schema"] == "https://www.speedscope.app/file-format-schema.json"
 
 
+def test_a_frame_outside_every_file_has_one_pair_of_brackets(tmp_path: Path) -> None:
+    name = profile(tmp_path, compiled(tmp_path), [[]], branches=STACK, ip=0x100)
+    document = json.loads(archlbr("report", "--format", "speedscope", name).out)
+    assert document["shared"]["frames"] == [{"name": "[unmapped]"}]
+
+
+@pytest.mark.parametrize("words", [("--by", "stack"), ("--format", "html"), ("--format", "speedscope")])
+def test_a_stack_deeper_than_any_lbrs_is_refused(tmp_path: Path, words: tuple[str, ...]) -> None:
+    deepest = profile(tmp_path, compiled(tmp_path), [[(CALL, 0x401000, REL_CALL)] * 64], branches=STACK, name="64")
+    assert archlbr("report", *words, deepest).status == 0
+    name = profile(tmp_path, tmp_path / "turn", [[(CALL, 0x401000, REL_CALL)] * 2000], branches=STACK)
+    assert archlbr("report", *words, name) == (
+        2,
+        "",
+        f"archlbr: {name} has a call stack of 2,000 entries, more than any LBRs hold: archlbr report --by branch\n",
+    )
+
+
 def test_call_stacks_of_a_profile_of_branches_are_refused(tmp_path: Path) -> None:
     name = profile(tmp_path, compiled(tmp_path), [TURN])
     for words in (("--by", "stack"), ("--format", "speedscope")):

@@ -226,13 +226,19 @@ def _flows(
     return tuple(flows)
 
 
-def find_function(counts: Counts, names: Names, symbol: str) -> tuple[int, int] | None:
-    """Return the file and number of the function of that name with the most branches taken in it; None for none."""
+def taken_by_function(counts: Counts, names: Names) -> dict[tuple[int, int], int]:
+    """Return how many branches were taken in each function, by its file and number there."""
     table = counts.branches
     numbers = names.functions(table["from_file"], table["from_offset"])
     totals: dict[tuple[int, int], int] = {}
     for file, number, many in zip(table["from_file"].tolist(), numbers.tolist(), table["count"].tolist(), strict=True):
         if number >= 0:
             totals[file, number] = totals.get((file, number), 0) + many
+    return totals
+
+
+def find_function(counts: Counts, names: Names, symbol: str) -> tuple[int, int] | None:
+    """Return the file and number of the function of that name with the most branches taken in it; None for none."""
+    totals = taken_by_function(counts, names)
     named = [key for key in totals if names.function(*key).symbol == symbol]
     return max(named, key=lambda key: (totals[key], key), default=None)

@@ -16,8 +16,7 @@ from archlbr.errors import InputError
 from archlbr.profile.edges import count_edges
 from archlbr.profile.overlap import overlap
 from archlbr.report.names import Names
-from archlbr.report.summary import short_file
-from archlbr.report.terminal import aligned, function_name
+from archlbr.report.terminal import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,10 +187,7 @@ def render(found: Difference, by_function: bool) -> str:
     rows: list[tuple[str, ...]] = [("before", "after", "change", "from", "to")]
     for change in found.changes:
         before, after = change.before / found.branches[0], change.after / found.branches[1]
-        names = (
-            (function_name(place) if by_function else f"{place} ({short_file(place)})")
-            for place in (change.source, change.target)
-        )
+        names = (place.function if by_function else place.with_file for place in (change.source, change.target))
         rows.append(
             (
                 f"{before:.2%}" if change.before else "-",

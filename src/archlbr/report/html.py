@@ -12,20 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import jinja2
-import numpy as np
 
 from archlbr import __version__
-from archlbr.report.code import FunctionCode, read_code
+from archlbr.report.code import FunctionCode, read_code, taken_by_function
 from archlbr.report.flow import HEIGHT, WIDTH, Picture, lay_out, stroke
 from archlbr.report.stacks import call_tree, is_call_stack, read_stacks
-from archlbr.report.summary import Heat, short_file, summarize
-from archlbr.report.terminal import function_name
+from archlbr.report.summary import Heat, summarize
 
 if TYPE_CHECKING:
     from archlbr.report.counts import Counts
     from archlbr.report.names import Names
     from archlbr.report.stacks import Node, Stacks
-    from archlbr.report.symbols import Place
 
 # Functions whose instructions are on the page.
 _FUNCTIONS = 12
@@ -73,14 +70,7 @@ def _call_tree(file: str) -> tuple[Stacks | None, tuple[Node, ...]]:
 
 
 def _functions(counts: Counts, names: Names) -> list[Shown]:
-    table = counts.branches
-    numbers = names.functions(table["from_file"], table["from_offset"])
-    totals: dict[tuple[int, int], int] = {}
-    named = np.flatnonzero(numbers >= 0)
-    for file, number, many in zip(
-        table["from_file"][named].tolist(), numbers[named].tolist(), table["count"][named].tolist(), strict=True
-    ):
-        totals[file, number] = totals.get((file, number), 0) + many
+    totals = taken_by_function(counts, names)
     hot = [key for key in totals if totals[key] >= _SMALLEST * counts.taken]
     order = sorted(hot, key=lambda key: (-totals[key], key))[:_FUNCTIONS]
     shown = []
@@ -101,9 +91,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters.update(
-        file=short_file, function=function_name, mispredicted=_mispredicted, cycles=_cycles, many=_many, place=_place
-    )
+    made.filters.update(mispredicted=_mispredicted, cycles=_cycles, many=_many)
     made.globals["stroke"] = stroke
     return made
 
@@ -118,7 +106,3 @@ def _cycles(heat: Heat) -> str:
 
 def _many(count: int) -> str:
     return f"{count:,}"
-
-
-def _place(place: Place) -> str:
-    return f"{place} ({short_file(place)})"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from archlbr.report.counts import fold
-from archlbr.report.summary import short_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,7 +109,7 @@ class _Builder:
     def _location(self, frame: _Frame) -> int:
         if frame not in self._locations:
             self._locations[frame] = len(self._locations) + 1
-            name = frame.place.symbol or f"[{short_file(frame.place).strip('[]')}]"
+            name = frame.place.frame
             line = number(1, self._function(name, frame.file)) + number(2, frame.line)
             row = number(1, self._locations[frame]) + number(2, self._mapping(frame.place.file))
             self._body.append(delimited(_LOCATION, row + number(3, frame.address) + delimited(4, line)))

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from archlbr.report.summary import short_file
-
 if TYPE_CHECKING:
     from archlbr.report.stacks import Stacks
 
@@ -34,10 +32,7 @@ def render(stacks: Stacks, name: str, exporter: str) -> str:
                 "weights": weights,
             }
         )
-    frames = [
-        {"name": place.symbol or f"[{short_file(place)}]", **({"file": place.file} if place.symbol else {})}
-        for place in stacks.frames
-    ]
+    frames = [{"name": place.frame, **({"file": place.file} if place.symbol else {})} for place in stacks.frames]
     document = {
         "$schema": SCHEMA,
         "shared": {"frames": frames},

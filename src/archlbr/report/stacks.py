@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from archlbr.report.symbols import Place
 
+# Intel's LBRs hold 32; a file that says more is damaged, and its tree would be too deep to walk.
+DEEPEST = 64
+
 
 class Stacks(NamedTuple):
     """Distinct stacks, outermost frame first, and how many samples each has.
@@ -72,6 +75,11 @@ def read_stacks(path: str | os.PathLike[str]) -> Stacks:
         numbers: dict[tuple[int, int], int] = {}
         stacks: dict[tuple[int, tuple[int, ...]], int] = {}
         for batch in profile.samples():
+            if len(batch) and (deepest := int(batch.counts.max())) > DEEPEST:
+                raise InputError(
+                    f"{profile.name} has a call stack of {deepest:,} entries, more than any LBRs hold: "
+                    "archlbr report --by branch"
+                )
             inner = _functions(names, *locator.locate(batch.pid, batch.time, batch.ip), numbers)
             owner, time = np.repeat(batch.pid, batch.counts), np.repeat(batch.time, batch.counts)
             calls = _functions(names, *locator.locate(owner, time, batch.entries["from"]), numbers)

@@ -5,7 +5,6 @@ Fed by `counts`, named by `names`, shown by `terminal`, `html` and the command. 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -204,8 +203,3 @@ def kind_name(perf_type: int) -> str:
     except ValueError:
         return "?"
     return KIND_OF_PERF.get(int(kind), kind.name)
-
-
-def short_file(place: Place) -> str:
-    """Return a place's file as a person calls it: the last part of its path."""
-    return Path(place.file).name or place.file

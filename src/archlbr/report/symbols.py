@@ -51,6 +51,26 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         return f"{self.symbol}+{self.offset:#x}" if self.symbol else f"{self.offset:#x}"
 
+    @property
+    def short_file(self) -> str:
+        """The file as a person calls it: the last part of its path."""
+        return os.path.basename(self.file) or self.file
+
+    @property
+    def with_file(self) -> str:
+        """The place and its file."""
+        return f"{self} ({self.short_file})"
+
+    @property
+    def frame(self) -> str:
+        """The function as a frame of a stack: its name, or its file in brackets where it is not known."""
+        return self.symbol or f"[{self.short_file.strip('[]')}]"
+
+    @property
+    def function(self) -> str:
+        """The function and its file, the file alone where the function is not known."""
+        return f"{self.symbol} ({self.short_file})" if self.symbol else self.frame
+
 
 class Function(NamedTuple):
     """A function of a file: its first and last + 1 link-time address."""

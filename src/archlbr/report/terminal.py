@@ -9,7 +9,6 @@ import shlex
 from typing import TYPE_CHECKING
 
 from archlbr.report.rows import By
-from archlbr.report.summary import short_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from archlbr.report.code import FunctionCode, Instruction
     from archlbr.report.stacks import Node, Stacks
     from archlbr.report.summary import Heat, Summary
-    from archlbr.report.symbols import Place
 
 # Frames of a call tree with fewer of all samples than this are left out.
 _SMALLEST = 0.005
@@ -40,16 +38,14 @@ def render(summary: Summary, by: By = By.BRANCH) -> str:
 
 def _table(summary: Summary, by: By) -> tuple[tuple[str, ...], list[tuple[Heat, tuple[str, ...]]]]:
     if by is By.FUNCTION:
-        return ("calls", "function"), [
-            (row.heat, (f"{row.calls:,}", function_name(row.place))) for row in summary.functions
-        ]
+        return ("calls", "function"), [(row.heat, (f"{row.calls:,}", row.place.function)) for row in summary.functions]
     if by is By.EDGE:
         return ("kind", "from", "to"), [
-            (row.heat, (row.kind, function_name(row.source), function_name(row.target))) for row in summary.edges
+            (row.heat, (row.kind, row.source.function, row.target.function)) for row in summary.edges
         ]
     if by is By.LINE:
         return ("line", "function", "source"), [
-            (row.heat, (str(row.line), function_name(row.function), row.text)) for row in summary.lines
+            (row.heat, (str(row.line), row.function.function, row.text)) for row in summary.lines
         ]
     if by is By.KIND:
         return ("kind",), [(row.heat, (row.kind,)) for row in summary.kinds]
@@ -57,7 +53,7 @@ def _table(summary: Summary, by: By) -> tuple[tuple[str, ...], list[tuple[Heat, 
     return ("kind", "from", "to", *(("line",) if lined else ())), [
         (
             row.heat,
-            (row.kind, _place(row.source), _place(row.target), *((str(row.line or "-"),) if lined else ())),
+            (row.kind, row.source.with_file, row.target.with_file, *((str(row.line or "-"),) if lined else ())),
         )
         for row in summary.hottest
     ]
@@ -90,15 +86,6 @@ def _numbers(heat: Heat, summary: Summary) -> tuple[str, ...]:
     return *shares, f"{heat.mean_cycles:.1f}" if heat.mean_cycles is not None else "-"
 
 
-def _place(place: Place) -> str:
-    return f"{place} ({short_file(place)})"
-
-
-def function_name(place: Place) -> str:
-    """Return a function and its file, the file alone where the function is not known."""
-    return f"{place.symbol} ({short_file(place)})" if place.symbol else f"[{short_file(place).strip('[]')}]"
-
-
 def render_tree(stacks: Stacks, tree: Sequence[Node]) -> str:
     """Return the call tree, callers above callees, each with its share of all samples and its own."""
     total = stacks.samples
@@ -109,7 +96,7 @@ def render_tree(stacks: Stacks, tree: Sequence[Node]) -> str:
             if node.total < _SMALLEST * total:
                 continue
             shares = f"{100 * node.total / total:6.2f}% {100 * node.own / total:6.2f}%"
-            lines.append(printable(f"{shares}  {'  ' * depth}{function_name(node.frame)}"))
+            lines.append(printable(f"{shares}  {'  ' * depth}{node.frame.function}"))
             walk(node.callees, depth + 1)
 
     walk(tree, 0)
@@ -126,7 +113,7 @@ def render_code(code: FunctionCode) -> str:
             line = str(row.line) if row.line is not None and row.line != before else ""
             before = row.line or before
             rows.append((f"{row.ran:,}", _mispredicted(row), f"{row.address:#x}", f"  {row.text}", line))
-    return "\n".join([printable(function_name(code.place)), *aligned(rows, 3)])
+    return "\n".join([printable(code.place.function), *aligned(rows, 3)])
 
 
 def _mispredicted(row: Instruction) -> str:
