@@ -11,7 +11,7 @@ import pytest
 
 from archlbr.cli.app import main
 from archlbr.machine.models import SAPPHIRE_RAPIDS, SKYLAKE_SERVER
-from tests.machine.sharing_guests import bzimage, echoing, quiet, reading, saying, steady
+from tests.machine.sharing_guests import bzimage, echoing, quiet, reading, saying, steady, unread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +59,15 @@ def test_the_leak_from_one_guest_to_the_other_is_named_and_replays(
     assert "vlbr-6.12/neighbours violates S2" in capsys.readouterr().out
 
 
+def test_an_event_that_perf_cannot_create_leaks_and_is_named(tmp_path: Path) -> None:
+    kernels = [image(tmp_path, "a", steady(SKYLAKE_SERVER), 0), image(tmp_path, "b", unread(), 1)]
+    words = ("--kernel", kernels[0], "--kernel", kernels[1], "--slice", "2000", *VLBR, "--format", "json")
+    ended = run(*words, "--refuse", "1")
+    assert ended.returncode == 1
+    assert json.loads(ended.stderr)["broken"]["S2"]["names"] == ["I5"]
+    assert run(*words).returncode == 0
+
+
 def test_a_host_event_and_a_guest_alone_in_words(tmp_path: Path) -> None:
     kernel = image(tmp_path, "a", reading(SKYLAKE_SERVER), 0)
     ended = run("--kernel", kernel, "--slice", "2000", *VLBR, "--host-event", "pinned,exclude_guest", "--stats")
@@ -104,6 +113,8 @@ def test_a_design_without_lbrs_for_the_processor_says_why(tmp_path: Path) -> Non
         (("--host-event", "pinned", "--slice", "0"), "a slice of 0 instructions"),
         (("--host-event", "pinned", "-o", "x"), "-o and --trace take what one guest sends or does"),
         (("--kernel", "{}", "--kernel", "{}"), "3 guests: 2 can share a processor"),
+        (("--refuse", "1"), "--refuse is for guests that share a processor"),
+        (("--kernel", "{}", "--refuse", "-1"), "--refuse -1: creations are counted from 1"),
         (("--design", "mine"), "unknown design 'mine': use one of archlbr, vlbr-6.1, vlbr-6.12, series-v2"),
     ],
 )

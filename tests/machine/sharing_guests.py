@@ -95,6 +95,11 @@ def quiet(model: Model, rest: int = 20_000) -> bytes:
     return _program(_on(model) + _branches(100) + _off(model) + _times(rest, b"\x90" * 4))
 
 
+def unread(rest: int = 20_000) -> bytes:
+    """Return a guest that sets DEBUGCTL.LBR and branches on, without an access to any LBR register."""
+    return _program(wrmsr(0x1D9, 1) + _branches(100) + _times(rest, b"\x90" * 4))
+
+
 def plain(rest: int = 20_000) -> bytes:
     """Return a guest that knows of no LBRs."""
     return _program(_times(rest, b"\x90" * 4))

@@ -14,17 +14,19 @@ import pytest
 from archlbr.check import replay
 from archlbr.contract import designs, scenarios
 from archlbr.contract.bugs import seeded
-from archlbr.contract.interleavings import NAMED
+from archlbr.contract.interleavings import NAMED, Named
 from archlbr.contract.lanes import model_of
 from archlbr.contract.observed import followed, observed
-from archlbr.contract.properties import BIT
+from archlbr.contract.properties import BIT, BY_NAME
 from archlbr.contract.verdicts import judge
 from archlbr.contract.world import Scenario
 from archlbr.errors import InternalError
+from archlbr.machine.findings import CLAIMS
 from archlbr.machine.models import MODELS, SAPPHIRE_RAPIDS, SKYLAKE_SERVER, Model
+from archlbr.machine.pcpu import ACTIONS
 from archlbr.perf.events import Opened
 from archlbr.vpmu.designs.hypervisors import HYPERVISORS, Hypervisor
-from tests.machine.sharing_guests import anything, finish, kept, plain, quiet, reading, shared, steady, toggling
+from tests.machine.sharing_guests import anything, finish, kept, plain, quiet, reading, shared, steady, toggling, unread
 
 if TYPE_CHECKING:
     from archlbr.machine.pcpu import Pcpu
@@ -84,9 +86,11 @@ LEAKS: dict[str, tuple[str, Model, list[bytes], Opened | None, dict[str, int], s
     "I1": ("vlbr-6.1", S, [toggling(S)], FLEXIBLE, {"share": 2_000}, "S1", "host"),
     "I3": ("vlbr-6.12", S, [reading(S)], PINNED, {"share": 2_000}, "S1", "host"),
     "I4": ("vlbr-6.12", S, [steady(S), plain()], PINNED, {"share": 2_000, "opens": 5_000}, "G1", "zero"),
+    "I5": ("vlbr-6.12", S, [steady(S), unread()], None, {"share": 2_000, "refuses": 1}, "S2", "other"),
     "I5b": ("vlbr-6.12", S, [steady(S), quiet(S)], None, {"share": 2_000}, "S2", "other"),
     "I6": ("vlbr-6.12", S, [steady(S)], FLEXIBLE, {"share": 2_000, "every": 2_500}, "S1", "host"),
     "I7": ("vlbr-6.12", S, [toggling(S, pause=3_000), plain()], None, {"share": 1_000}, "G1", "zero"),
+    "I11": ("vlbr-6.12", S, [unread()], FLEXIBLE, {"share": 2_000, "refuses": 1}, "H2", ""),
     "I11b": ("vlbr-6.12", S, [steady(S)], FLEXIBLE, {"share": 2_000, "every": 1_900, "period": 20}, "H2", ""),
     "I12": ("vlbr-6.12", S, [plain(4_000)], OF_GUEST, {"share": 2_000}, "H3", ""),
     "R8": ("request", A, [steady(A)], FLEXIBLE, {"share": 2_000}, "H2", ""),
@@ -119,6 +123,51 @@ def test_an_interleaving_that_the_search_finds_happens_to_real_code(name: str) -
     named = next(entry for entry in NAMED if entry.name == name)
     found = judge(designs.named(design), scenarios.named(named.scenario), (claim,)).found[claim]
     assert len(found) <= len(one.path) <= len(found) + 4
+
+
+def prevents(named: Named) -> str:
+    """Why a machine of one pCPU cannot bring an interleaving about; empty when nothing prevents it."""
+    scenario = scenarios.named(named.scenario)
+    path = judge(designs.named(named.design), scenario, (named.claim,)).found[named.claim] or ()
+    missing = {kind for kind, _, _ in path} - ACTIONS
+    event = scenario.events[0]
+    if scenario.cpus > 1:
+        return f"{scenario.cpus} pCPUs"
+    if "overflow" in scenario.may:
+        assert min(model.pmu.version for model in MODELS.values()) >= 4
+        return "a freeze of perfmon 2 or 3"
+    if BY_NAME[named.claim].kind == "response":
+        return "a run without an end"
+    if missing:
+        return ", ".join(sorted(missing))
+    if event is not None and event.callstack:
+        return "a call-stack event of the host's"
+    return "" if named.claim in CLAIMS else f"{named.claim}, which no guest and no sample shows"
+
+
+# No run has shown these two, though nothing that is known prevents it.
+NOT_MET = {"R5", "R6"}
+PREVENTED = {
+    "I2": "H4, which no guest and no sample shows", "I6b": "2 pCPUs", "I6d": "a call-stack event of the host's",
+    "I8": "a run without an end", "I9": "a freeze of perfmon 2 or 3", "I10": "a freeze of perfmon 2 or 3",
+    "I13": "2 pCPUs", "I14": "nest, unnest", "I15": "C1, which no guest and no sample shows", "I16": "hole",
+    "I17": "migrate", "A1": "H4, which no guest and no sample shows", "A2": "xsaves", "A3": "nest", "A4": "rsm, smi",
+    "A5": "depth", "R1": "L2-entry, which no guest and no sample shows", "R2": "2 pCPUs", "R3": "a run without an end",
+    "R4": "a run without an end", "R7": "a run without an end",
+}  # fmt: skip
+
+
+def test_each_named_interleaving_happens_or_something_prevents_it() -> None:
+    found = [named for named in NAMED if named.found]
+    prevented = {named.name: prevents(named) for named in found}
+    assert {name: reason for name, reason in prevented.items() if reason} == PREVENTED
+    assert {name for name, reason in prevented.items() if not reason} == {*LEAKS, *NOT_MET}
+
+
+def test_the_machine_does_what_it_is_said_to_do_and_nothing_else() -> None:
+    done = {kind for name in ("I4", "I11", "R8") for kind, _, _ in run_of(name).path}
+    other = finish(shared(ARCHLBR, A, [toggling(A), steady(A)], FLEXIBLE, share=700, every=3_000))
+    assert done | {kind for kind, _, _ in other.path} == ACTIONS
 
 
 @pytest.mark.parametrize(("design", "program"), [("series-v2", reading(A)), ("mediated-lbr", toggling(A))])

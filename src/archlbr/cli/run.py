@@ -67,6 +67,14 @@ def run(
             "--host-event", metavar="EVENT", help="An LBR event of the host's: pinned or flexible, then ,exclude_guest."
         ),
     ] = None,
+    refuse: Annotated[
+        int,
+        typer.Option(
+            "--refuse",
+            metavar="N",
+            help="perf cannot create the N-th event that a guest's enable bit asks for (vlbr-*).",
+        ),
+    ] = 0,
     share: Annotated[
         int, typer.Option("--slice", metavar="N", help="How many instructions a guest runs before another does.")
     ] = 1_000_000,
@@ -117,12 +125,20 @@ def run(
             raise InputError("--until, --snapshot and --control are for one guest: give one --kernel, no --host-event")
         watch = Stopwatch()
         pcpu, ended = run_together(
-            model, hypervisor, boots, size, host_event, share, lambda: not timeout or watch.seconds() <= timeout
+            model,
+            hypervisor,
+            boots,
+            size,
+            host_event,
+            (share, refuse),
+            lambda: not timeout or watch.seconds() <= timeout,
         )
         status = report(pcpu, hypervisor, form)
         if stats:
             _print_stats(watch, [board.words for board in pcpu.guests], pcpu.findings.host.samples)
         return status if ended else _timed_out(timeout)
+    if refuse:
+        raise InputError("--refuse is for guests that share a processor: give --kernel twice, or --host-event")
     with Session(output, timeout, until, snapshot, control) as session, contextlib.ExitStack() as open_files:
         branches = open_files.enter_context(Output(trace)) if trace is not None else None
         board = Board(model, size, session.console.append, session.sent.append, hypervisor)

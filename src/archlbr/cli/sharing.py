@@ -99,10 +99,13 @@ def run_together(
     boots: Sequence[Callable[[Board], None]],
     memory: int,
     host_event: str | None,
-    share: int,
+    timing: tuple[int, int],
     going_on: Callable[[], bool],
 ) -> tuple[Pcpu, bool]:
-    """Run guests on one processor until each has ended or `going_on` says no; return it, and whether they ended."""
+    """Run guests on one processor until each has ended or `going_on` says no; return it, and whether they ended.
+
+    timing: the slice, and which creation of a guest's event perf refuses.
+    """
     from archlbr.machine.board import Board
     from archlbr.machine.hostcode import HostCode
     from archlbr.machine.pcpu import Pcpu, Timing
@@ -110,16 +113,19 @@ def run_together(
 
     if len(boots) > MOST_GUESTS:
         raise InputError(f"{len(boots)} guests: {MOST_GUESTS} can share a processor; give --kernel at most twice")
+    share, refuses = timing
     if share < 1:
         raise InputError(f"a slice of {share} instructions: give --slice at least 1")
-    event, timing = parse_host_event(host_event, share) if host_event is not None else (None, Timing(share=share))
+    if refuses < 0:
+        raise InputError(f"--refuse {refuses}: creations are counted from 1")
+    event, when = parse_host_event(host_event, share) if host_event is not None else (None, Timing(share=share))
     consoles = Consoles(len(boots))
     guests = []
     for console, boot in zip(consoles.received, boots, strict=True):
         board = Board(model, memory, console.append, hypervisor=hypervisor, vcpu=SharedVcpu)
         boot(board)
         guests.append(board)
-    pcpu = Pcpu(hypervisor.sharing, guests, HostCode(model), event, timing)
+    pcpu = Pcpu(hypervisor.sharing, guests, HostCode(model), event, when._replace(refuses=refuses))
     while not pcpu.done and going_on():
         pcpu.turn()
         consoles.flush()

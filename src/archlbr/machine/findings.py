@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from archlbr.perf.samples import Sample
 
 
+# What a run can be seen to break: what a guest or a sample was given.
+CLAIMS = ("S1", "S2", "G1", "H1", "H2", "H3")
+
+
 @dataclass
 class Party:
     """One party. samples: stacks that it read or was given; none: of the host's, those that say they have no stack;

@@ -24,7 +24,7 @@ from archlbr.machine import observing
 from archlbr.machine.findings import Findings, Party
 from archlbr.machine.hostcode import MOST_BRANCHES, HostCode
 from archlbr.machine.records import Record, Records
-from archlbr.perf.events import ACTIVE, INACTIVE
+from archlbr.perf.events import ACTIVE, INACTIVE, OFF
 
 if TYPE_CHECKING:
     from archlbr.cpu.words import Words
@@ -55,6 +55,11 @@ _ONWARDS: Final[dict[int, tuple[str, ...]]] = {
     at.ENTRY_LOADED: ("vmenter",),
 }
 _IRQS_ON: Final = (at.HOST_ON, at.CHECKED)
+# What one processor under guests of this machine brings about, in the words of the step that `check` explores.
+ACTIONS: Final = frozenset({
+    *(name for names in _ONWARDS.values() for name in names), "switch", "exit", "branch", "read", "lbr_on", "lbr_off",
+    "lbr_on_fails", "host_branch", "nmi", "install", "enable", "disable",
+})  # fmt: skip
 
 
 class Timing(NamedTuple):
@@ -62,13 +67,15 @@ class Timing(NamedTuple):
 
     share: how long a guest runs at a time. opens: when the host's event is opened, 0 for before anything else. every:
     how long it is then on and off in turn, 0 for on for good. period: of its samples, in the host's taken branches and,
-    where it counts guests, in instructions of a guest.
+    where it counts guests, in instructions of a guest. refuses: which event of a guest's perf cannot create when the
+    guest sets its enable bit, counted from 1; 0 for none.
     """
 
     share: int = 1_000_000
     opens: int = 0
     every: int = 0
     period: int = 100
+    refuses: int = 0
 
 
 class Pcpu:
@@ -100,6 +107,7 @@ class Pcpu:
         first = timing.every if active else timing.opens
         self._next_change = first if event is not None and first else _NEVER
         self._turned = 0
+        self._asked = 0
         self._host_recorded = False
         self._running = list(range(len(guests)))
         for v in self._running:
@@ -178,11 +186,18 @@ class Pcpu:
         enable = self.vcpu(v).enabled()
         if enable != before.vcpus[v].enable:
             # What the guest writes comes here as such; a PMI's freeze before PMU version 4 clears the bit by itself.
-            name = "lbr_on" if enable else "lbr_off"
+            name = "lbr_off" if not enable else "lbr_on_fails" if self._refuses(v) else "lbr_on"
         self.vcpu(v).left()
         self._act(name, 0, before)
         if self._in_guest:  # KVM emulates without a word to perf
             self._act("exit", 0, before)
+
+    # Where an event of perf's stands for the guest, the enable bit asks for one that is not there yet.
+    def _refuses(self, v: int) -> bool:
+        if "lbr_on_fails" not in self._composed.moves or self._state.tasks[v].event != OFF:
+            return False
+        self._asked += 1
+        return self._asked == self._timing.refuses
 
     def back(self, v: int) -> None:
         """Let KVM go on to VM entry, and the guest go on."""
