@@ -13,6 +13,7 @@ from unicorn import x86_const as x86
 
 from archlbr.machine.board import Board
 from archlbr.machine.hostcode import HOST, HostCode
+from archlbr.machine.models import SAPPHIRE_RAPIDS
 from archlbr.machine.pcpu import Pcpu, Timing
 from archlbr.machine.shared_vcpu import SharedVcpu
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from archlbr.vpmu.designs.hypervisors import Hypervisor
 
 DEPTH = 32
+_OSXSAVE = 1 << 18
 READ = 0x1000000
 MEMORY = 64 << 20
 _IDT, _HANDLER = 0x180000, 0xFF000
@@ -83,6 +85,28 @@ def steady(model: Model, times: int = 12, branches: int = 40, pause: int = 3000,
     chosen = wrmsr(0x14CF, depth) if depth != DEPTH else b""
     body = _branches(branches) + b"\x90" * pause + _read(model, depth)
     return _program(chosen + _on(model) + _times(times, body))
+
+
+_AREA = 0x1800000
+_XSS = "b9a00d0000 b800800000 31d2 0f30"  # mov ecx, 0da0h; mov eax, 8000h; xor edx, edx; wrmsr
+# mov ebx, AREA; mov eax, 8000h; xor edx, edx; xsaves64 [rbx], or xrstors64 [rbx]
+_SAVES, _LOADS = ("bb00008001 b800800000 31d2" + code for code in ("480fc72b", "480fc71b"))
+# mov ebx, AREA + 616; mov ecx, 32; lodsq-like: mov rax, [rbx]; mov [rdi], rax; add rdi, 8; add rbx, 24; dec ecx; jnz
+_KEEP_ALL = "bb68028001 b920000000 488b03 488907 4883c708 4883c318 ffc9 75ee"
+
+
+def saving(times: int = 12, branches: int = 300, pause: int = 0) -> bytes:
+    """Return a guest that reads its LBRs by XSAVES, turns them off and on by WRMSR, and loads them by XRSTORS."""
+    model = SAPPHIRE_RAPIDS
+    save, load, keep = (bytes.fromhex(code) for code in (_SAVES, _LOADS, _KEEP_ALL))
+    again = _on(model) + _branches(branches) + _off(model) + b"\x90" * pause + save + keep
+    return _program(bytes.fromhex(_XSS) + _times(times, again + b"\x90" * pause + load + b"\x90" * pause + save + keep))
+
+
+def peeking(times: int = 6, pause: int = 2000) -> bytes:
+    """Return a guest that never turns its LBRs on, and reads them by XSAVES."""
+    look = b"\x90" * pause + bytes.fromhex(_SAVES) + bytes.fromhex(_KEEP_ALL)
+    return _program(bytes.fromhex(_XSS) + _times(times, look))
 
 
 def reading(model: Model, times: int = 4, pause: int = 3000) -> bytes:
@@ -172,6 +196,7 @@ def shared(
         board.memory[base(number) : base(number) + len(code)] = code
         board.start(base(number))
         _skip_faults(board, base(number) + _HANDLER)
+        board.uc.reg_write(x86.UC_X86_REG_CR4, board.uc.reg_read(x86.UC_X86_REG_CR4) | _OSXSAVE)
         guests.append(board)
     return Pcpu(hypervisor.sharing, guests, HostCode(model), event, Timing(**timing))
 

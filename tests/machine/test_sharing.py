@@ -26,7 +26,20 @@ from archlbr.machine.models import MODELS, SAPPHIRE_RAPIDS, SKYLAKE_SERVER, Mode
 from archlbr.machine.pcpu import ACTIONS
 from archlbr.perf.events import Opened
 from archlbr.vpmu.designs.hypervisors import HYPERVISORS, Hypervisor
-from tests.machine.sharing_guests import anything, finish, kept, plain, quiet, reading, shared, steady, toggling, unread
+from tests.machine.sharing_guests import (
+    anything,
+    finish,
+    kept,
+    peeking,
+    plain,
+    quiet,
+    reading,
+    saving,
+    shared,
+    steady,
+    toggling,
+    unread,
+)
 
 if TYPE_CHECKING:
     from archlbr.machine.pcpu import Pcpu
@@ -61,6 +74,43 @@ def test_with_archlbr_no_guest_and_no_sample_holds_a_foreign_address(model: str,
     if name not in ("none", "of the host task"):  # no host task runs beside two guests
         assert host.samples > host.none > 0
         assert host.entries > 0
+
+
+@pytest.mark.parametrize("pause", [0, 900])
+@pytest.mark.parametrize("name", EVENTS)
+def test_xsaves_gives_no_foreign_address_and_xrstors_brings_none(name: str, pause: int) -> None:
+    event, timing = EVENTS[name]
+    pcpu = finish(
+        shared(ARCHLBR, SAPPHIRE_RAPIDS, [saving(pause=pause), saving(7, 200, pause)], event, share=700, **timing)
+    )
+    assert [kept(pcpu, v) for v in range(2)] == [
+        {"own": 2 * 12 * 32, "host": 0, "other": 0, "zero": 0},
+        {"own": 2 * 7 * 32, "host": 0, "other": 0, "zero": 0},
+    ]
+    assert [(party.entries, party.foreign, party.lost) for party in pcpu.findings.guests] == [(768, 0, 0), (448, 0, 0)]
+    assert (pcpu.findings.host.foreign, pcpu.findings.host.stale, pcpu.findings.broken) == (0, 0, {})
+
+
+@pytest.mark.parametrize(
+    ("design", "event", "whose", "broken"),
+    [
+        ("archlbr", None, "zero", set()),
+        ("archlbr", PINNED, "zero", set()),
+        ("series-v2", None, "other", {"S2"}),
+        ("series-v2", PINNED, "host", {"S1"}),
+        ("mediated-lbr", FLEXIBLE, "host", {"S1"}),
+    ],
+)
+def test_xsaves_goes_round_the_msr_bitmap(design: str, event: Opened | None, whose: str, broken: set[str]) -> None:
+    # Nothing intercepts XSAVES in series v2 (reference perf-kvm-contract.md A2): a guest without LBRs of its own looks.
+    programs = [peeking(), toggling(SAPPHIRE_RAPIDS)]
+    pcpu = finish(shared(HYPERVISORS[design], SAPPHIRE_RAPIDS, programs, event, share=700))
+    found = kept(pcpu, 0)
+    assert sum(found.values()) == 6 * 32
+    assert {name for name, count in found.items() if count and name != "zero"} == {whose} - {"zero"}
+    assert found[whose] > 100
+    assert pcpu.findings.guests[0].foreign == found["host"] + found["other"]
+    assert broken <= pcpu.findings.broken.keys()
 
 
 def test_a_guest_alone_shares_with_a_host_task() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from archlbr.arch import msrs
+from archlbr.arch.xsave import COMPONENT_BIT, COMPONENT_OFFSET, ENTRY_0, ENTRY_SIZE, SIZE
 from archlbr.lbr.compiled import words as w
 from archlbr.lbr.state import ARCH
 from archlbr.machine.vcpu import Vcpu
@@ -99,6 +100,34 @@ class SharedVcpu(Vcpu):
         pcpu.leave(number, "exit")
         pcpu.back(number)
         return done
+
+    def xsaves(self) -> bytes | int:
+        """Return an area as XSAVES writes it, or the vector of the fault; what the guest is given is judged."""
+        pcpu, number = self._pcpu, self._number
+        if pcpu is None:
+            return super().xsaves()
+        exits = self.state.vmcs.xss_exiting & COMPONENT_BIT
+        if exits:
+            pcpu.leave(number, "read")
+            self._own(pcpu.owns(number))
+        saved = self._emulated_xsaves() if exits else super().xsaves()
+        if exits:
+            pcpu.back(number)
+        if isinstance(saved, bytes):
+            for x, at in enumerate(range(COMPONENT_OFFSET + ENTRY_0, COMPONENT_OFFSET + SIZE, ENTRY_SIZE)):
+                if int.from_bytes(saved[at : at + 8], "little"):
+                    pcpu.read(number, *self._placed(x))
+        return saved
+
+    def xrstors(self, area: bytes) -> int:
+        """Load the component; return 0, or the vector of the fault. What it enables is seen at once."""
+        pcpu, number = self._pcpu, self._number
+        vector = super().xrstors(area)
+        if pcpu is not None:
+            pcpu.wrote(number)
+            pcpu.leave(number, "exit")
+            pcpu.back(number)
+        return vector
 
     def enabled(self) -> int:
         """Return the guest's own enable bit."""

@@ -244,11 +244,14 @@ class Vcpu:
         Or the vector of the fault. Where the vPMU lets the instruction run in the processor, it does so in the words.
         """
         if self.state.vmcs.xss_exiting & COMPONENT_BIT or not self._lbr[w.XSAVES]:
-            outcome = self.do(Xsaves(bytes(AREA_SIZE)))
-            return outcome.content if isinstance(outcome, Image) else _vector(outcome)
+            return self._emulated_xsaves()
         area = np.zeros(AREA_SIZE, np.uint8)
         lbr.xsaves(self._lbr, area, np.uint64(COMPONENT_BIT))
         return area.tobytes()
+
+    def _emulated_xsaves(self) -> bytes | int:
+        outcome = self.do(Xsaves(bytes(AREA_SIZE)))
+        return outcome.content if isinstance(outcome, Image) else _vector(outcome)
 
     def xrstors(self, area: bytes) -> int:
         """Load the component from an area of 1384 bytes; return 0, or the vector of the fault."""
