@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -120,12 +121,12 @@ def choose(wanted: Engine, path: str, program: list[str]) -> Engine:
     return wanted
 
 
-def streamed(engine: Engine) -> Runner:
-    """Return what runs a program on an engine that writes streams."""
+def streamed(engine: Engine, period: int = 0) -> Runner:
+    """Return what runs a program on an engine that writes streams; period: of `recording.sampling.period_alone`."""
     if engine is Engine.QEMU:
         from archlbr.machine.qemu import run_on_qemu
 
-        return run_on_qemu
+        return partial(run_on_qemu, period=period)
     from archlbr.machine.stalker import run_on_stalker
 
     return run_on_stalker

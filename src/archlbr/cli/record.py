@@ -124,9 +124,10 @@ def _run(
             from archlbr.recording.sampling import Sampler
 
             return run_guest(path, program, folder, lambda: Sampler(scratch, attr, counter), show)
+        from archlbr.recording.sampling import period_alone
         from archlbr.recording.streamed import StreamedSampler
 
-        run = streamed(engine)
+        run = streamed(engine, period_alone(counter))
         return run(path, program, folder, lambda pid: StreamedSampler(scratch, attr, counter, pid), show)
     finally:
         if line is not None:

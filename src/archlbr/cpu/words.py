@@ -59,6 +59,7 @@ INHERITED_TAKEN = 27
 
 # The predictor looks at branches once TAKEN has reached this: no verdict on those before is ever shown.
 LEARN_FROM = 30
+LEARNT = 1024  # that many before a sample: they reach each place of its tables (docs/decisions/011)
 
 VOLATILE = 32  # pairs (start, end), VOLATILE_RANGES of them
 VOLATILE_RANGES = 64

@@ -54,9 +54,6 @@ SAMPLES_END = SAMPLES_AT + SAMPLE_ROW * SAMPLE_ROWS
 SAMPLING_WORDS = SAMPLES_END
 
 NEVER = 1 << 63
-LEARNT = (
-    1024  # branches that the predictor sees before a sample: they reach each place of its tables (docs/decisions/011)
-)
 _NEVER = NEVER
 _NONE = int(BranchKind.NONE)
 _REPEATED = 64  # no branch kind: the hook is called a second time for a block

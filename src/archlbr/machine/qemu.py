@@ -170,14 +170,18 @@ def run_on_qemu(
     folder: Path,
     make_recorder: Callable[[int], StreamRecorder],
     watch: Callable[[Counted], None] | None = None,
+    period: int = 0,
 ) -> int:
     """Run a program under QEMU and record it; return its exit status, 128 + N when signal N ended it.
 
-    `make_recorder` is called with the process's pid, `watch` twice a second with how far the program has come.
+    `make_recorder` is called with the process's pid, `watch` twice a second with how far the program has come. period:
+    taken branches a sample, where those that no sample will show need only be counted; 0: all are recorded.
     InputError when QEMU or a compiler is missing, or the recording could not be written.
     """
     program = supervise.resolve(path, words)
-    command = plugin.command(os.fspath(folder), program.image.path, [os.fsdecode(word) for word in program.argv])
+    command = plugin.command(
+        os.fspath(folder), program.image.path, [os.fsdecode(word) for word in program.argv], period
+    )
     follower = Follower(os.fspath(folder), make_recorder, os.fsencode(os.path.basename(path))[:15])
     thread = threading.Thread(target=follower.run)
     status = supervise.run_command(

@@ -18,7 +18,7 @@ from archlbr.cpu import words as at
 from archlbr.cpu.address import Word, load64
 from archlbr.cpu.decode import identity, kind_of, next_instruction, repeats, set_cursor
 from archlbr.cpu.predictor import spread
-from archlbr.cpu.qemu.stream import BLOCK_BYTES, BLOCKS, EVENTS
+from archlbr.cpu.qemu.stream import BLOCK_BYTES, BLOCKS, COUNTED, EVENTS, LENGTH, Ending
 from archlbr.cpu.unicorn.blocks import leave
 from archlbr.machine import hooks
 from archlbr.machine.skimming import TABLE, count_only, learn_only
@@ -37,10 +37,14 @@ ENOUGH: Final = hooks.DEPTH_LIMIT + 8  # the oldest record's cycles count from t
 # words, stream, from, to -> how far it came: to an event, or to where a buffer must be written out.
 READER: Final = types.uint64(types.CPointer(types.uint64), types.CPointer(types.uint32), types.uint64, types.uint64)
 
-_NONE = int(BranchKind.NONE)
+_NONE, _COND, _OTHER = int(BranchKind.NONE), int(BranchKind.COND), int(BranchKind.OTHER)
+_REL_JMP, _RET = int(BranchKind.REL_JMP), int(BranchKind.RET)  # these two and those between are always taken
 _PAGE, _LONGEST = 4096, 15  # bytes of a page, and of the longest instruction
 _SAMPLES_FULL = hooks.SAMPLE_ROW * hooks.SAMPLE_ROWS
 _TABLE, _WINDOW, _ALWAYS, _EVENTS, _TRACE_LIMIT = TABLE, WINDOW, ALWAYS, EVENTS, hooks.TRACE_LIMIT
+_COUNTED, _COUNTED_LENGTH = COUNTED, LENGTH[COUNTED]
+_UNSURE, _ODD, _PLAIN = int(Ending.UNSURE), int(Ending.ODD), int(Ending.PLAIN)
+_CONDITIONAL, _ALWAYS_TAKEN = int(Ending.CONDITIONAL), int(Ending.ALWAYS)
 
 
 @callback(types.uint64(types.uint64))
@@ -54,15 +58,32 @@ def prepare(words: Words) -> None:
 
 
 @native
-def define(words: Words, description: Word, first: Word, last: Word) -> None:
+def agrees(meta: Word, ending: Word) -> bool:
+    """Return whether what a block's entry says of its end is what the plugin counts it by (cpu.qemu.stream.Ending)."""
+    kind = meta & uint64(0xFF)
+    if ending <= _UNSURE or meta & uint64(at.META_UNDECODED) != 0:
+        return True
+    if ending == _CONDITIONAL:
+        return bool(kind == _COND)
+    if ending == _ALWAYS_TAKEN:
+        return bool(_REL_JMP <= kind <= _RET)
+    if ending == _PLAIN:
+        return bool(kind == _NONE and meta & uint64(at.META_REP) == 0)
+    return bool(kind == _NONE or kind == _OTHER)
+
+
+@native
+def define(words: Words, description: Word, first: Word, last: Word) -> Word:
     """Fill the table's entries of the blocks first to last out of the plugin's descriptions, which begin at an address.
 
     Only the last instruction is decoded here, from the bytes that came with the block; the plugin counted the others.
+    Return the address of an instruction whose end the plugin sees otherwise, 0 when there is none.
     """
+    other = uint64(0)
     for number in range(first, last + uint64(1)):
         block = description + uint64(number) * uint64(BLOCK_BYTES)
         final, sizes = load64(block + uint64(16)), load64(block + uint64(24))
-        count, size = sizes & uint64(0xFFFFFFFF), sizes >> uint64(32)
+        count, size = sizes & uint64(0xFFFFFFFF), sizes >> uint64(32) & uint64(0xFF)
         code = block + uint64(32)
         set_cursor(words, code, size, final)
         decoded = next_instruction(words)
@@ -84,6 +105,9 @@ def define(words: Words, description: Word, first: Word, last: Word) -> None:
         words[entry + uint64(at.END)] = end
         words[entry + uint64(at.LAST)] = final
         words[entry + uint64(at.META)] = meta
+        if not agrees(meta, sizes >> uint64(40) & uint64(0xFF)):
+            other = final
+    return other
 
 
 @callback(READER)
@@ -108,6 +132,18 @@ def trace_stream(pointer: Any, stream: Any, position: Word, end: Word) -> Word:
     return position
 
 
+@native
+def take_in(words: Words, blocks: Any, position: Word) -> bool:
+    """Take in what the plugin counted, up to the block that follows; False where a sample would have needed it."""
+    taken = words[at.TAKEN] + uint64(blocks[position + uint64(1)])
+    if taken > words[at.LEARN_FROM] and taken > words[at.TAKEN]:
+        return False
+    words[at.TAKEN] = taken
+    words[at.RETIRED] += uint64(blocks[position + uint64(2)]) | uint64(blocks[position + uint64(3)]) << uint64(32)
+    words[at.CURRENT] = uint64(0)
+    return True
+
+
 @callback(READER)
 def sample_stream(pointer: Any, stream: Any, position: Word, end: Word) -> Word:
     """Record every taken branch of a stretch of a stream in the LBRs, and take samples."""
@@ -125,7 +161,10 @@ def sample_stream(pointer: Any, stream: Any, position: Word, end: Word) -> Word:
                 return position
         number = uint64(blocks[position])
         if number >= uint64(_EVENTS):
-            return position
+            if number != uint64(_COUNTED) or not take_in(words, blocks, position):
+                return position
+            position += uint64(_COUNTED_LENGTH)
+            continue
         position += uint64(1)
         if number == uint64(0):
             continue

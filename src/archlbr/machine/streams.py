@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Final, Protocol
 
+import numpy as np
+
 from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
 from archlbr.cpu.decode import Decoder
 from archlbr.cpu.qemu import stream
-from archlbr.errors import InputError
-from archlbr.machine import skimming, streaming
+from archlbr.errors import InputError, InternalError
+from archlbr.machine import hooks, skimming, streaming
 from archlbr.machine.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -125,7 +127,9 @@ class Process:
         """Take in the blocks that were described since."""
         known = self.ring.known()
         if known > self.defined:
-            streaming.define(self.recorder.words, self.ring.blocks.ctypes.data, self.defined + 1, known)
+            other = streaming.define(self.recorder.words, self.ring.blocks.ctypes.data, self.defined + 1, known)
+            if other:
+                raise InternalError(f"the decoder and the plugin's ends.c differ over the instruction at {other:#x}")
             self.defined = known
 
     def activate(self, thread: Thread) -> None:
@@ -152,7 +156,12 @@ class Process:
         """Account for what stands between blocks."""
         words = self.recorder.words
         current = (int(words[at.CURRENT]) - skimming.TABLE) // at.ENTRY if words[at.CURRENT] else 0
-        if event == stream.RETURNED:
+        if event == stream.COUNTED:
+            raise InternalError("the plugin counted branches that a sample shows")
+        if event == stream.ASKED:
+            left = int(words[hooks.NEXT_TAKEN]) - int(words[at.TAKEN])
+            self.ring.answer(thread.processor, values[0], left)
+        elif event == stream.RETURNED:
             self.recorder.kernel_returned(thread.after, False)
         elif event == stream.SIGNAL:
             self.signalled(thread, current, *values)
@@ -229,4 +238,11 @@ class Process:
         """Read what is left of every stream, and end the recording."""
         for thread in list(self.threads.values()):
             self.follow(thread.processor, thread.tid, self.ring.written(thread.processor))
+            self.take_in(thread)
         self.recorder.finish()
+
+    def take_in(self, thread: Thread) -> None:
+        """Take in what a thread counted and, since it was stopped, never wrote."""
+        taken, retired = self.ring.counted(thread.processor)
+        self.recorder.words[at.TAKEN] += np.uint64(taken)
+        self.recorder.words[at.RETIRED] += np.uint64(retired)

@@ -61,6 +61,11 @@ def records_all(event: Event) -> bool:
     return event.position == TAKEN and event.ctl & (wanted | msrs.CTL_CALL_STACK) == wanted
 
 
+def period_alone(event: Event) -> int:
+    """Return the period that says by itself which branches samples show; 0 where all must be seen."""
+    return event.period if records_all(event) and not event.jitter else 0
+
+
 class Sampler:
     """Sample a process's branch stack into a spool in `folder`, one a process."""
 
@@ -83,7 +88,7 @@ class Sampler:
         self.words[hooks.JITTER], self.words[hooks.JITTER_STATE] = event.jitter, JITTER_SEED
         self.words[hooks.NEXT_TAKEN] = self.words[hooks.NEXT_RETIRED] = hooks.NEVER
         self._next = hooks.NEXT_TAKEN if event.position == TAKEN else hooks.NEXT_RETIRED
-        self.words[hooks.LEARNING] = hooks.LEARNT if records_all(event) else hooks.NEVER
+        self.words[hooks.LEARNING] = at.LEARNT if records_all(event) else hooks.NEVER
         self._overflow_at(event.period)
         self._program()
 

@@ -1,7 +1,7 @@
 """Building the plugin, and the command line that runs a program under it.
 
-The C file beside this module is compiled on first use with the machine's compiler and kept by its digest in the cache
-of native code. `machine.qemu` asks for the command.
+The C files beside this module are compiled on first use with the machine's compiler and kept by their digest in the
+cache of native code. `machine.qemu` asks for the command.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from archlbr.errors import InputError
 from archlbr.sources import cache_folder
 
 QEMU: Final = "qemu-x86_64"
-_SOURCE: Final = Path(__file__).with_name("branches.c")
+_SOURCES: Final = Path(__file__).parent
 # What CPUID shows is what machine.processor shows to a program on Unicorn, as far as QEMU's TCG has it: a C library
 # takes the same paths. No XSAVE, so no AVX.
 _FEATURES: Final = (
@@ -44,7 +44,10 @@ def _definitions() -> list[str]:
 
 
 def _place() -> Path:
-    digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(_definitions()).encode()).hexdigest()[:16]
+    total = hashlib.sha256(" ".join(_definitions()).encode())
+    for path in sorted(_SOURCES.glob("*.[ch]")):
+        total.update(path.name.encode() + path.read_bytes())
+    digest = total.hexdigest()[:16]
     return cache_folder() / f"branches-{digest}.so"
 
 
@@ -64,7 +67,10 @@ def build_plugin() -> Path:
     made = plugin.with_suffix(f".{os.getpid()}")
     flags = ["-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-fomit-frame-pointer", "-pthread"]
     done = subprocess.run(
-        [compiler, *flags, *definitions, "-o", made, _SOURCE], capture_output=True, text=True, check=False
+        [compiler, *flags, *definitions, "-o", made, *sorted(_SOURCES.glob("*.c"))],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
@@ -73,10 +79,13 @@ def build_plugin() -> Path:
     return plugin
 
 
-def command(folder: str, path: str, argv: list[str]) -> list[str]:
-    """Return the command line that runs a program with its messages going to `folder`; argv[0] is the program's own."""
+def command(folder: str, path: str, argv: list[str], period: int = 0) -> list[str]:
+    """Return the command line that runs a program with its messages going to `folder`; argv[0] is the program's own.
+
+    period: taken branches a sample, where those that no sample will show are only counted; 0: all blocks are written.
+    """
     words = [find_qemu(), "-cpu", _FEATURES, "-plugin"]
-    words.append(f"{build_plugin()},folder={folder},words={len(words) + 1}")
+    words.append(f"{build_plugin()},folder={folder},period={period},words={len(words) + 1}")
     for name in FOR_THE_LOADER:
         value = os.environ.get(name)
         if value is not None:

@@ -1,8 +1,8 @@
 """What the plugin writes and how it is read: the ring of a process, and messages through a FIFO.
 
-`branches.c` is compiled with the sizes and codes that stand here. A ring holds a description of every block of code
-and, for each thread, a circle of 32-bit words: block numbers, and events between them. `machine.qemu` reads messages,
-then the streams they speak of. Design: docs/decisions/042.
+The plugin's C files are compiled with the sizes and codes that stand here. A ring holds a description of every block
+of code and, for each thread, a circle of 32-bit words: block numbers, and events between them. `machine.qemu` reads
+messages, then the streams they speak of. Design: docs/decisions/042.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from archlbr.cpu import words as at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +35,20 @@ RETURNED: Final = EVENTS + 1  # from a system call, to the next instruction
 SIGRETURN: Final = EVENTS + 2
 SIGNAL: Final = EVENTS + 3  # block of the handler, instructions retired before, RIP low, RIP high, 1: a fault there
 RESTARTED: Final = EVENTS + 4  # instructions retired before, 1: the last instruction was begun
-LENGTH: Final = {SYSCALL: 1, RETURNED: 1, SIGRETURN: 1, SIGNAL: 6, RESTARTED: 3}
+COUNTED: Final = EVENTS + 5  # taken branches, instructions low, high: of blocks not written, up to the one that follows
+ASKED: Final = EVENTS + 6  # number: how many taken branches are there to the next sample, as of here?
+LENGTH: Final = {SYSCALL: 1, RETURNED: 1, SIGRETURN: 1, SIGNAL: 6, RESTARTED: 3, COUNTED: 4, ASKED: 2}
+
+
+class Ending(IntEnum):
+    """How a block's last instruction can go on, as the plugin's ends.c says; UNTOLD where nothing is counted."""
+
+    UNTOLD = 0
+    UNSURE = 1
+    ODD = 2  # no branch is counted
+    PLAIN = 3  # no branch
+    CONDITIONAL = 4
+    ALWAYS = 5
 
 
 class Told(IntEnum):
@@ -70,7 +85,14 @@ class Message(NamedTuple):
 
 
 _MESSAGE: Final = struct.Struct("<IIIIQQQQQ")
-BLOCK_BYTES: Final = 48  # struct block: start, end, last, count, size, code[16]
+BLOCK_BYTES: Final = 48  # struct block: start, end, last, count, size, ending, code[16]
+BEGUN_BYTES: Final = 32
+# Where counting.c keeps what in a stream's first page, in words of 32 bits.
+_SUM_AT: Final = 16
+_SKIPPED_AT: Final = 26
+_COUNTS_AT: Final = 27
+_LEFT_AT: Final = 32
+_LOWER: Final = 48  # of `sum`: instructions
 _STREAM_BYTES: Final = 4096 + 4 * WORDS
 _STREAMS_AT: Final = 4096 + BLOCK_BYTES * BLOCKS
 RING_BYTES: Final = _STREAMS_AT + THREADS * _STREAM_BYTES
@@ -78,13 +100,22 @@ RING_BYTES: Final = _STREAMS_AT + THREADS * _STREAM_BYTES
 
 def macros() -> Iterator[str]:
     """Yield `NAME=value` for each constant that the plugin is compiled with."""
-    sizes = {"CHUNK": CHUNK, "CHUNKS": CHUNKS, "BLOCKS": BLOCKS, "THREADS": THREADS, "EVENTS": EVENTS}
+    sizes = {
+        "CHUNK": CHUNK,
+        "CHUNKS": CHUNKS,
+        "BLOCKS": BLOCKS,
+        "THREADS": THREADS,
+        "EVENTS": EVENTS,
+        "LEARNT": at.LEARNT,
+    }
     codes = {
         "SYSCALL": SYSCALL,
         "RETURNED": RETURNED,
         "SIGRETURN": SIGRETURN,
         "SIGNAL": SIGNAL,
         "RESTARTED": RESTARTED,
+        "COUNTED": COUNTED,
+        "ASKED": ASKED,
     }
     for name, value in (*sizes.items(), *codes.items(), *((told.name, told.value) for told in Told)):
         yield f"{name}={value}u"
@@ -139,6 +170,23 @@ class Ring:
         control = self._control(processor)
         control[2] = np.uint32(chunks & 0xFFFFFFFF)
         return int(control.ctypes.data) + 8
+
+    def answer(self, processor: int, number: int, left: int) -> None:
+        """Answer a thread's question: how many taken branches there were to the next sample, as of where it asked."""
+        control = self._control(processor)
+        control[_LEFT_AT : _LEFT_AT + 2].view(np.int64)[0] = left
+        control[_LEFT_AT + 2] = number
+
+    def counted(self, processor: int) -> tuple[int, int]:
+        """Return the taken branches and the instructions that a thread has counted and not written, when it ended."""
+        control = self._control(processor)
+        if not control[_COUNTS_AT]:
+            return 0, 0
+        total, running = (int(word) for word in control[_SUM_AT : _SUM_AT + 4].view(np.uint64))
+        begun = int(self._header[2:4].view(np.uint64)[0])
+        block = self.blocks[(running - begun) // BEGUN_BYTES * BLOCK_BYTES :]
+        taken = (total >> _LOWER) - ((1 << 64 - _LOWER) - int(control[_SKIPPED_AT]))
+        return taken, (total & ((1 << _LOWER) - 1)) - int(block[24:28].view(np.uint32)[0])
 
     def _control(self, processor: int) -> npt.NDArray[np.uint32]:
         return np.frombuffer(self._map, np.uint32, 1024, _STREAMS_AT + processor * _STREAM_BYTES)
