@@ -12,6 +12,7 @@ from archlbr.arch.cpuid import Leaf1C
 from archlbr.lbr import state as facility_state
 from archlbr.lbr import tagged
 from archlbr.lbr.actions import Branch, Wrmsr
+from archlbr.lbr.bank import HOST, VM
 from archlbr.lbr.step import step
 
 DEPTH = 8
@@ -40,7 +41,7 @@ def test_each_operation_on_tags_is_the_facility_s(seed: int) -> None:
     for number in range(1, 400):
         what = choose.choice(["record", "record", "record", "wipe", "on", "off", "load"])
         if what == "record":
-            tag = choose.choice([tagged.HOST, tagged.VM, tagged.VM + 1])
+            tag = choose.choice([HOST, VM, VM + 1])
             here = address(tag, number)
             lbr, _ = step(facility, lbr, Branch(here, here + 64, int(BranchKind.REL_JMP), CPL_0, CPL_0, number))
             tags = tags.recorded(tag)
@@ -51,7 +52,7 @@ def test_each_operation_on_tags_is_the_facility_s(seed: int) -> None:
             lbr, _ = step(facility, lbr, Wrmsr(msrs.IA32_LBR_CTL.index, on if what == "on" else 0))
             tags = tagged.Lbrs(int(what == "on"), tags.select, tags.stack)
         else:
-            stack = tuple(choose.choice([tagged.HOST, tagged.VM]) for _ in range(DEPTH))
+            stack = tuple(choose.choice([HOST, VM]) for _ in range(DEPTH))
             for place, tag in enumerate(stack):
                 lbr, _ = step(facility, lbr, Wrmsr(msrs.IA32_LBR_FROM_IP.index + place, address(tag, number)))
             tags = tagged.Lbrs(tags.enable, tags.select, stack)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from archlbr.lbr.tagged import HOST, NOBODY, VM, Lbrs
+from archlbr.lbr.bank import HOST, NOBODY, VM
+from archlbr.lbr.tagged import Lbrs
 from archlbr.perf import samples, schedule
 from archlbr.perf import step as owned
 from archlbr.perf.events import ACTIVE, INACTIVE, OFF, PENDING, Opened

@@ -12,7 +12,7 @@ from archlbr.contract.bugs import seeded
 from archlbr.contract.menu import GUEST_LANE, HARDWARE, KINDS, KVM, PERF, letter, words
 from archlbr.contract.properties import names_of
 from archlbr.errors import InputError
-from archlbr.lbr.tagged import HOST, VM
+from archlbr.lbr.bank import HOST, VM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

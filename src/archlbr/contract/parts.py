@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from archlbr.check.parts import Touch
 from archlbr.contract.world import World
 from archlbr.host import Host
-from archlbr.lbr.tagged import VM
+from archlbr.lbr.bank import VM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from archlbr.contract.parts import FROM_ELSEWHERE
 from archlbr.host import state as at
-from archlbr.lbr.tagged import HOST, VM
+from archlbr.lbr.bank import HOST, VM
 from archlbr.vpmu.designs.sharing import VLBR
 
 if TYPE_CHECKING:

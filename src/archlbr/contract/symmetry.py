@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from archlbr.contract.world import Ghost, Scenario, World
 from archlbr.host.state import Cpu, Host
-from archlbr.lbr.tagged import VM, Lbrs
+from archlbr.lbr.bank import VM
+from archlbr.lbr.tagged import Lbrs
 
 if TYPE_CHECKING:
     from archlbr.perf.schedule import TaskPerf

@@ -22,7 +22,7 @@ from archlbr.contract.parts import WorldInParts, places
 from archlbr.contract.properties import BIT, CLAIMS
 from archlbr.contract.symmetry import exchanged, symmetric
 from archlbr.host import state as at
-from archlbr.lbr.tagged import HOST, VM
+from archlbr.lbr.bank import HOST, VM
 from archlbr.perf.events import ACTIVE, ERROR, OFF, PENDING
 from archlbr.vpmu.designs.sharing import REQUEST, VLBR, Sharing
 

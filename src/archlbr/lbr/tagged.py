@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archlbr.lbr.bank import HOST, NOBODY, VM
-
-__all__ = ["HOST", "NOBODY", "VM", "Lbrs", "reset"]
+from archlbr.lbr.bank import NOBODY
 
 
 class Lbrs(NamedTuple):

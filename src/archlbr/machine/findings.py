@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from archlbr.lbr.tagged import HOST, NOBODY, VM
+from archlbr.lbr.bank import HOST, NOBODY, VM
 
 if TYPE_CHECKING:
     from archlbr.perf.samples import Sample

@@ -17,9 +17,10 @@ from archlbr.errors import InternalError
 from archlbr.host import state as at
 from archlbr.host.step import composed
 from archlbr.lbr import compiled as lbr
+from archlbr.lbr.bank import HOST, NOBODY, VM
 from archlbr.lbr.compiled import words as w
 from archlbr.lbr.state import Entry
-from archlbr.lbr.tagged import HOST, NOBODY, VM, Lbrs, reset
+from archlbr.lbr.tagged import Lbrs, reset
 from archlbr.machine import observing
 from archlbr.machine.findings import Findings, Party
 from archlbr.machine.hostcode import MOST_BRANCHES, HostCode

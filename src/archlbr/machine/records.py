@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from archlbr.lbr.bank import NOBODY
 from archlbr.lbr.compiled import words as w
 from archlbr.lbr.state import ARCH, Entry
-from archlbr.lbr.tagged import NOBODY
 
 if TYPE_CHECKING:
     from archlbr.cpu.words import Words
