@@ -14,13 +14,6 @@ from archlbr.errors import InternalError
 from tests.check.classics import CounterRace, Peterson, Philosophers, Ring
 
 
-def lucas(n: int) -> int:
-    a, b = 2, 1
-    for _ in range(n):
-        a, b = b, a + b
-    return a
-
-
 def test_the_counter_race_s_lost_update_is_found_in_four_steps() -> None:
     lost = always("all counted", lambda s: any(pc < 2 for pc, _ in s[1]) or s[0] == 2)
     found = explore(CounterRace(2), [lost])

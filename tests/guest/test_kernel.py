@@ -12,7 +12,7 @@ import pytest
 
 from archlbr.guest.kernel import ERESTARTSYS, Kernel
 
-READ, WRITE, MMAP, MUNMAP, GETPID, PREAD, PIPE2, LSEEK = 0, 1, 9, 11, 39, 17, 293, 8
+READ, WRITE, MMAP, MUNMAP, GETPID, PREAD, LSEEK = 0, 1, 9, 11, 39, 17, 8
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
@@ -122,10 +121,6 @@ class Browser:
     def scheme(self, name: str) -> None:
         """Let the reader prefer a light or a dark page."""
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
-
-    def screenshot(self, path: Path) -> None:
-        """Write what the page looks like."""
-        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot")["data"]))
 
     def close(self) -> None:
         """End the browser."""

@@ -16,7 +16,6 @@ from archlbr.arch.xsave import COMPACTED
 X87: Final = 1
 SSE: Final = 2
 HEADER_SIZE: Final = 64
-LEGACY_SIZE: Final = 512
 INITIAL_MXCSR: Final = 0x1F80
 MXCSR_MASK: Final = 0xFFFF
 

@@ -140,7 +140,7 @@ class Handover(HandoverGuest):
     # Leaving a pCPU
 
     def vcpu_put(self, h: Host, c: int, *, keeps: bool = False) -> Host:
-        """Return the host after PUT (KVM calls vcpu_put): what the registers hold of the vCPU is saved."""
+        """Return the host with its vCPU put (vcpu_put): what the registers hold of the vCPU is saved."""
         cpu = h.cpus[c]
         v = cpu.thread - 1
         if not cpu.thread or cpu.owner != VM + v or keeps:

@@ -12,9 +12,9 @@ from typing import Any, Protocol, Self, TypeVar
 # Whose branch, whose filter: nobody's, the host's (its kernel or one of its tasks), a VM's (VM + its number).
 NOBODY, HOST, VM = 0, 1, 2
 
-# What perf asks of KVM (WANT, RELEASE), what KVM answers (GRANT, LATER, REFUSE), and what the scheduler tells it (PUT).
-# They are here because both sides know the registers and neither knows the other.
-NOTHING, WANT, GRANT, LATER, REFUSE, RELEASE, PUT = range(7)
+# What perf asks of KVM (WANT, RELEASE) and what KVM answers (GRANT, LATER, REFUSE). They are here because both
+# sides know the registers and neither knows the other.
+NOTHING, WANT, GRANT, LATER, REFUSE, RELEASE = range(6)
 
 
 class Bank(Protocol):

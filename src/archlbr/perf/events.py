@@ -12,7 +12,6 @@ from typing import NamedTuple
 # answer. REFUSED: perf_event_open() failed with -EBUSY or -EOPNOTSUPP. ERROR: pinned and without a place
 # (merge_sched_in(), kernel/events/core.c).
 OFF, INACTIVE, ACTIVE, PENDING, REFUSED, ERROR = range(6)
-STATES = ("off", "inactive", "active", "pending", "refused", "error")
 
 
 class Opened(NamedTuple):

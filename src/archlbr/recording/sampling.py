@@ -74,7 +74,6 @@ class Sampler:
         self._folder = folder
         self._event = event
         self._pid = self._tid = os.getpid()
-        self._attr = attr
         self._name = "0"
         self._forks = 0
         self._detours = 0

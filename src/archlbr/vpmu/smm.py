@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from archlbr.vpmu.designs.protocol import Design
     from archlbr.vpmu.state import Platform
 
-SMRAM_LBR_CTL = 0xFF10
-
 
 def _saves(design: Design, state: State) -> bool:
     return state.rules.flavour == ARCH and bool(state.cpuid.long_mode or not design.smram_needs_lm)

@@ -57,11 +57,8 @@ def _rdmsr(design: Design, platform: Platform, state: State, action: lbr.Rdmsr) 
     index = action.msr
     if action.cpl:
         return state, GP
-    if state.nested.active and index in registers.LBR_INDICES:
-        if nested.absent(design, platform, state):
-            return state, GP
-        if nested.reflects(design, platform, state):
-            return state, actions.Reflected()
+    if (elsewhere := _of_l1(design, platform, state, index)) is not None:
+        return state, elsewhere
     if index not in registers.BY_INDEX:
         capability = nested.capability(design, platform, state, index)
         if capability is not None:
@@ -70,15 +67,21 @@ def _rdmsr(design: Design, platform: Platform, state: State, action: lbr.Rdmsr) 
     return state, GP if value is None else Value(value)
 
 
+def _of_l1(design: Design, platform: Platform, state: State, index: int) -> Outcome | None:
+    # What comes of an access by L2 that L1's choices keep from the registers.
+    if not state.nested.active or index not in registers.LBR_INDICES:
+        return None
+    if nested.absent(design, platform, state):
+        return GP
+    return actions.Reflected() if nested.reflects(design, platform, state) else None
+
+
 def _wrmsr(design: Design, platform: Platform, state: State, action: lbr.Wrmsr) -> _Result:
     index = action.msr
     if action.cpl:
         return state, GP
-    if state.nested.active and index in registers.LBR_INDICES:
-        if nested.absent(design, platform, state):
-            return state, GP
-        if nested.reflects(design, platform, state):
-            return state, actions.Reflected()
+    if (elsewhere := _of_l1(design, platform, state, index)) is not None:
+        return state, elsewhere
     after = registers.wrmsr(design, platform, state, index, action.value)
     if after is None:
         return state, GP

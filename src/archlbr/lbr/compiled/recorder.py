@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 # numba computes in float64 when signed meets unsigned, so every constant is unsigned.
 _U = np.uint64
-U0, U1, U2, U3, U4, U7, U8, U15, U16, U32, U48, U56, U61, U62, U63 = (
-    _U(n) for n in (0, 1, 2, 3, 4, 7, 8, 15, 16, 32, 48, 56, 61, 62, 63)
+U0, U1, U2, U3, U4, U7, U8, U15, U16, U32, U48, U56, U61, U63 = (
+    _U(n) for n in (0, 1, 2, 3, 4, 7, 8, 15, 16, 32, 48, 56, 61, 63)
 )
 _ALL = _U((1 << 64) - 1)
 _ARCH = _U(ARCH)

@@ -37,7 +37,7 @@ COUNT = RING + msrs.ENTRIES * STRIDE
 GATE_RECORDING = 1 << 34
 
 # A branch's flags: bits 2:0 as INFO[63:61] has them, bit 3 an event, bits 23:8 the event counts.
-MISPREDICTED, IN_TX, ABORT, EVENT, COUNTS_SHIFT = 1, 2, 4, 8, 8
+MISPREDICTED, IN_TX, ABORT, EVENT = 1, 2, 4, 8
 
 # By kind, four bits each: the type code in INFO, and the suppression bit in LBR_SELECT.
 TYPE_NIBBLES = sum(code << 4 * kind for kind, code in BR_TYPE.items())

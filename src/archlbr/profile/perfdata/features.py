@@ -31,7 +31,6 @@ CMDLINE = 11
 EVENT_DESC = 12
 BRANCH_STACK = 15
 SAMPLE_TIME = 21
-COMPRESSED = 27
 CPU_PMU_CAPS = 28
 
 # Strings are padded to this many bytes (NAME_ALIGN in tools/perf/util/header.c).
