@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from archlbr.errors import InputError
-from archlbr.machine import migrate, snapshot
+from archlbr.machine import image, migrate, snapshot
 from archlbr.machine.arrival import Arrival
 from archlbr.machine.models import SKYLAKE_SERVER
 from archlbr.machine.snapshot import fresh
@@ -21,6 +21,8 @@ from tests.machine.moving import BEGIN, SOURCE, TARGET, Outcome, Plan, left_on_d
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from archlbr.machine.board import Board
 
 # Steps that count in a move that nobody disturbs; test_a_machine_moves holds them to what happens.
 STEPS = {SOURCE: 9, TARGET: 11}
@@ -108,6 +110,36 @@ def test_a_target_with_fewer_features_refuses_before_anything_is_sent(program: P
     assert "the source's LBRs are architectural, the target's of the legacy format 5" in said["refuse"]
     assert heard == [said["refuse"]]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_byte_of_the_introduction_is_checked_before_anything_is_built(program: Path, tmp_path: Path) -> None:
+    parts = snapshot.parts(started(program).board)
+    words = {migrate.KEY: migrate.VERSION, "nonce": "1", "note": str(tmp_path / SOURCE), "host": migrate.boot_id()}
+    line = migrate.line_of(words | {"head": parts.head.decode(), "vcpu": parts.vcpu.hex()})
+    packer = image.Packer()
+    frames = packer.preamble() + packer.frame(image.HEAD, parts.head)
+    built: list[snapshot.Head] = []
+
+    def build(head: snapshot.Head) -> Board:
+        built.append(head)
+        raise InputError("this is far enough")
+
+    def arrives(sent: bytes) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.sendall(sent)
+            ours.shutdown(socket.SHUT_WR)
+            with pytest.raises(InputError):
+                Arrival(theirs, str(tmp_path / TARGET), None).receive(build)
+        assert list(tmp_path.iterdir()) == []
+
+    for place in range(len(line) - 1):
+        damaged = bytearray(line)
+        damaged[place] ^= 1 << place % 8
+        arrives(bytes(damaged) + frames)
+    assert built == []
+    arrives(line + frames)
+    assert built == [snapshot.read_head(parts.head)]
 
 
 @pytest.mark.parametrize(

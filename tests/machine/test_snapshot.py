@@ -105,6 +105,58 @@ def test_each_bit_that_flips_is_refused(half: bytes) -> None:
             looked_at(bytes(damaged))
 
 
+def frames_of(data: bytes) -> list[image.Frame]:
+    """Read an image's frames to its end, without a machine."""
+    source = image.Unpacker(io.BytesIO(data).read)
+    found = list(source.frames())
+    source.end()
+    return found
+
+
+def small() -> list[bytes]:
+    """Return the pieces of an image with a frame of each kind, and two of one: preamble, frames, end."""
+    packer = image.Packer()
+    contents = [(image.HEAD, b"{}"), (image.PAGES, bytes(range(40))), (image.PAGES, b""), (image.VCPU, b"\xff" * 9),
+                (image.STATE, b'{"a":"0x1"}'), (image.SENT, b"sent")]  # fmt: skip
+    return [packer.preamble(), *(packer.frame(*content) for content in contents), packer.done()]
+
+
+def test_every_bit_of_every_field_of_every_kind_of_frame_is_checked() -> None:
+    whole = b"".join(small())
+    assert [frame.kind for frame in frames_of(whole)] == [b"HEAD", b"PAGE", b"PAGE", b"VCPU", b"CPUS", b"SENT"]
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(InputError):
+            frames_of(bytes(damaged))
+    for length in range(len(whole)):
+        with pytest.raises(InputError):
+            frames_of(whole[:length])
+
+
+def test_frames_that_are_lost_repeated_or_in_another_order_are_refused() -> None:
+    # Each frame's own checksum is right: the digest of the whole says it.
+    pieces = small()
+    last = len(pieces) - 1
+    for at_frame in range(1, last):
+        for wrong in (
+            pieces[:at_frame] + pieces[at_frame + 1 :],
+            pieces[: at_frame + 1] + pieces[at_frame:],
+            [*pieces[:at_frame], *pieces[at_frame : at_frame + 2][::-1], *pieces[at_frame + 2 :]],
+        ):
+            with pytest.raises(InputError):
+                frames_of(b"".join(wrong))
+
+
+def test_every_byte_of_a_machine_s_snapshot_is_checked(half: bytes) -> None:
+    assert len(half) > 10_000
+    for place in range(len(half)):
+        damaged = bytearray(half)
+        damaged[place] ^= 1 << place % 8
+        with pytest.raises(InputError):
+            frames_of(bytes(damaged))
+
+
 def test_what_is_cut_off_or_added_to_is_refused(half: bytes) -> None:
     draw = random.Random(8)
     for length in [*range(40), *range(len(half) - 60, len(half)), *(draw.randrange(len(half)) for _ in range(100))]:
