@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from archlbr.machine.models import Model
+
 APPEND = "console=ttyS0 mitigations=off rdinit=/init quiet"
 PERIOD = 10007
 # What is recorded: perf's words, and the program's.
@@ -90,10 +92,10 @@ def typed(jobs: dict[str, tuple[str, str]]) -> bytes:
     return "\n".join(lines).encode()
 
 
-def boot(folder: Path, jobs: dict[str, tuple[str, str]] = JOBS | TURNS) -> Guest:
+def boot(folder: Path, jobs: dict[str, tuple[str, str]] = JOBS | TURNS, model: Model = SAPPHIRE_RAPIDS) -> Guest:
     """Boot, record some jobs, and put what comes out into a folder; `kernel` is traced around its NMIs only."""
     console, sent = bytearray(), bytearray()
-    board = Board(SAPPHIRE_RAPIDS, 256 << 20, console.append, sent.append, vcpu=Watched)
+    board = Board(model, 256 << 20, console.append, sent.append, vcpu=Watched)
     board.start_linux((FOLDER / "vmlinuz").read_bytes(), (FOLDER / "guest.cpio").read_bytes(), APPEND)
     traces: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in jobs}
     moves: list[Moved] = []
