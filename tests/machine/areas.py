@@ -75,11 +75,11 @@ def wrmsr(msr: int, value: int) -> bytes:
 class Guest:
     """A board in ring 0 with CR4.OSXSAVE set, XCR0 = 3 and handlers for all vectors."""
 
-    def __init__(self, model: str = "sapphire-rapids", hidden: tuple[str, ...] = (), **words: Any) -> None:
+    def __init__(self, model: str = "sapphire-rapids", hidden: tuple[str, ...] = (), osxsave: int = 1) -> None:
         processor = MODELS[model]
         for feature in hidden:
             processor = without(processor, feature)
-        self.board = Board(processor, 8 << 20, bytearray().append, **words)
+        self.board = Board(processor, 8 << 20, bytearray().append)
         self.uc: Any = self.board.uc
         for vector in range(32):
             at = HANDLERS + 32 * vector
@@ -89,7 +89,7 @@ class Guest:
             pops = (b"\x41\x5e" if vector in ERROR_CODES else b"") + b"\x41\x5d"
             self.put(at, b"\x41\xbf" + struct.pack("<I", vector + 1) + pops + HLT)
         self.start()
-        self.control("CR4", OSXSAVE)
+        self.control("CR4", OSXSAVE * osxsave)
 
     @classmethod
     def of(cls, board: Board) -> Guest:

@@ -14,6 +14,8 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from unicorn import x86_const as x86
+
 from archlbr.cpu import words as at
 from archlbr.machine.board import Board
 from archlbr.machine.models import MODELS, without
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from archlbr.machine.models import Model
 
 CODE, SIZE = 0x200000, 1 << 16
+_PAE, _OSXSAVE = 1 << 5, 1 << 18
 IDT, STUB, STACK = 0x1000, 0x3000, 0x300000
 ROUND = 20_000  # instructions
 PATIENCE = 60  # seconds a round may take
@@ -35,14 +38,14 @@ MSRS = (
 )  # fmt: skip
 VALUES = (0, 1, 3, 0x7F0007, 0x7F000F, 8, 16, 32, 0x5300C0, 0x5220C4, 1 << 58, (1 << 48) - 5, 1 << 63, (1 << 64) - 1)
 # RDPMC, CPUID, RDTSC, SYSCALL, SYSRET, IRETQ, HLT, INT 2, INT 3, INT 8, INT 80H, LIDT, CLI, STI, SWAPGS, WBINVD,
-# XSAVES,
-# XRSTORS, XSAVE, XRSTOR, XGETBV, XSETBV, FXSAVE, FXRSTOR, VMCALL, XBEGIN +0, RSM, MOV to CR3, CR4 and CR0, MOV from
-# CR8, INVLPG, LTR, far RET, REP MOVSB, IN and OUT.
+# XSAVES, XRSTORS, XSAVE, XRSTOR, XSAVEC, XSAVEOPT, XSAVES [rdi + 40H], XGETBV, XSETBV, FXSAVE, FXRSTOR, VMCALL,
+# XBEGIN +0, RSM, MOV to CR3, CR4 and CR0, MOV from CR8, INVLPG, LTR, far RET, REP MOVSB, IN and OUT.
 PRIVILEGED = [
     bytes.fromhex(code)
     for code in (
         "0f33", "0fa2", "0f31", "0f05", "480f07", "48cf", "f4", "cd02", "cc", "cd08", "cd80", "0f0118", "fa", "fb",
-        "0f01f8", "0f09", "480fc72f", "480fc71f", "480fae27", "480fae2f", "0f01d0", "0f01d1", "480fae07", "480fae0f",
+        "0f01f8", "0f09", "480fc72f", "480fc71f", "480fae27", "480fae2f", "480fc727",
+        "0fae37", "0fc76f40", "0f01d0", "0f01d1", "480fae07", "480fae0f",
         "0f01c1", "c7f800000000", "0faa", "0f22d8", "0f22e0", "0f22c0", "440f20c0", "0f0138", "0f00d8", "cb", "f3a4",
         "ec", "ee",
     )
@@ -101,6 +104,8 @@ def play(seed: int, model: Model) -> Round:
     start = bytes.fromhex("0f011c2500050000") + RESUME  # lidt [500h]
     board.memory[0x4000 : 0x4000 + len(start)] = start
     board.start(0x4000)
+    if chance.random() < 0.5:
+        board.uc.reg_write(x86.UC_X86_REG_CR4, _PAE | _OSXSAVE)
     status = board.run(ROUND)
     end = "went on" if status is None else board.cause.split(" at ")[0] or "ended"
     return Round(int(board.words[at.RETIRED]), sum(accesses.values()), end)

@@ -31,6 +31,7 @@ ERROR_CODE: Final = PAGE_AT + 496  # offset of the error code in the state
 OWN_SYSCALL: Final = PAGE_AT + 336  # helper_syscall as it was: it calls the hooks of engines in ring 3
 REMAPS: Final = PAGE_AT + 328  # counts what may have changed the guest's translations
 TSC_AUX: Final = PAGE_AT + 344  # offset of IA32_TSC_AUX in the state
+FEATURES: Final = PAGE_AT + 352  # offset of CPUID.1:ECX in the state; its bit 27 says that CR4 may have OSXSAVE
 
 RAX, RCX, RDX, R11 = 0, 8, 16, 88
 RIP, RFLAGS, CC_DST, CC_SRC, CC_SRC2, CC_OP, HFLAGS = 128, 136, 144, 152, 160, 168, 176
@@ -44,6 +45,12 @@ _TF, _IF, _DF, _RF = 1 << 8, 1 << 9, 1 << 10, 1 << 16
 _CC_OP_EFLAGS: Final = 1
 _SCE: Final = 1  # of EFER: SYSCALL and SYSRET are there
 _INVALID_OPCODE: Final = 6
+_GENERAL_PROTECTION: Final = 13
+# What the models of `machine.models` have: VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT; SCE LME LMA NXE.
+_CR4_LEGAL, _OSXSAVE, _PAE = 0x7FF, 1 << 18, 1 << 5
+_EFER_LEGAL, _LME = 0xD01, 1 << 8
+_PE, _NW, _CD, _PG = 1, 1 << 29, 1 << 30, 1 << 31
+_PHYSICAL_BITS, _FEATURE_OSXSAVE = 39, 27
 _IDT: Final = 2  # of an error code: it names a gate
 _CC_BITS: Final = 0x8D5
 # Descriptor caches that SYSCALL loads: flat, present, 64-bit code and data of ring 0 (the flags' place is QEMU's).
@@ -127,9 +134,51 @@ def rdrand(env: Word) -> Word:
     return uint64(0)
 
 
+@native
+def _long(env: Word) -> Word:
+    return load64(env + uint64(HFLAGS)) & uint64(_HF_LMA) != 0
+
+
+@native
+def cr_faults(env: Word, number: Word, value: Word) -> Word:
+    """Say whether a MOV to a control register is #GP(0): reserved bits, and what does not go together.
+
+    Source: SDM vol. 2B, MOV to control registers; vol. 3A, 2.5 and 4.1.2.
+    """
+    if number == 0:
+        paging = value & uint64(_PG) != 0
+        if value >> uint64(32) != 0 or (paging and value & uint64(_PE) == 0):
+            return True
+        if value & uint64(_NW) != 0 and value & uint64(_CD) == 0:
+            return True
+        if paging:
+            if load64(env + uint64(CR0)) & uint64(_PG) != 0 or load64(env + load64(uint64(EFER))) & uint64(_LME) == 0:
+                return False
+            return load64(env + uint64(CR4)) & uint64(_PAE) == 0
+        return _long(env) and load64(env + uint64(HFLAGS)) & uint64(HF_CS64) != 0
+    if number == 3:
+        return value >> uint64(_PHYSICAL_BITS) != 0 and _long(env)
+    if number == 4:
+        extended = load64(env + load64(uint64(FEATURES))) >> uint64(_FEATURE_OSXSAVE) & uint64(1)
+        if value & ~uint64(_CR4_LEGAL) & ~(extended * uint64(_OSXSAVE)) != 0:
+            return True
+        return value & uint64(_PAE) == 0 and _long(env)
+    return number == 8 and value >> uint64(4) != 0
+
+
+@native
+def efer_faults(env: Word, value: Word) -> Word:
+    """Say whether WRMSR of IA32_EFER is #GP(0): reserved bits, or another LME under paging (SDM vol. 3A, 2.2.1)."""
+    changed = value ^ load64(env + load64(uint64(EFER)))
+    paging = load64(env + uint64(CR0)) & uint64(_PG) != 0
+    return value & ~uint64(_EFER_LEGAL) != 0 or (paging and changed & uint64(_LME) != 0)
+
+
 @callback(_WRITE_CR)
 def write_cr(env: Word, number: Word, value: Word) -> None:
     """Write a control register, and count it: CR3, and the paging bits of the others, change translations."""
+    if cr_faults(env, uint64(number), value):
+        call5(load64(uint64(RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
     store64(uint64(REMAPS), load64(uint64(REMAPS)) + uint64(1))
     call5(load64(uint64(OWN_WRITE_CR)), env, uint64(number), value, uint64(0), uint64(0))
 

@@ -42,6 +42,7 @@ _OWN_RDMSR: Final = _PAGE_AT + 40  # what helper_rdmsr did before
 _OWN_WRMSR: Final = _PAGE_AT + 48
 
 _GENERAL_PROTECTION: Final = 13
+_EFER: Final = 0xC0000080
 _RDMSR, _WRMSR, _RDPMC = range(3)
 _OWN: Final = 2  # the callback's answer for ENGINES_OWN
 _LOW: Final = 0xFFFFFFFF
@@ -95,7 +96,7 @@ def _wrmsr(env: int) -> None:
     index = load64(env + uint64(_RCX_AT)) & uint64(_LOW)
     value = load64(env) & uint64(_LOW) | load64(env + uint64(_RDX_AT)) << uint64(32)
     answer = call5(load64(uint64(ASK)), env, uint64(_WRMSR), index, value, uint64(0))
-    if answer == 0:
+    if answer == 0 or (index == _EFER and longmode.efer_faults(env, value)):
         call5(load64(uint64(_RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
     if answer == _OWN:
         call1(load64(uint64(_OWN_WRMSR)), env)
@@ -184,6 +185,7 @@ class _Replacements:
         _, env = locate(scratch)
         fpu.check(scratch, env)
         self.features = undefined.features_at(env)
+        ctypes.c_uint64.from_address(longmode.FEATURES).value = self.features
         values = {longmode.STAR: 0x0023_0010_5AB1_0001, longmode.LSTAR: 0x5AB1_0000_0002, longmode.FMASK: 0x5AB1_0003}
         for msr, value in zip((0xC0000081, 0xC0000082, 0xC0000084), values.values(), strict=True):
             scratch.msr_write(msr, value)
@@ -290,7 +292,7 @@ class SupervisorEngine:
         self.cpu, self.env = locate(self.uc)
         self._shared.accesses[self.env] = accesses
         ctypes.c_uint64.from_address(undefined.CPU_BEFORE_ENV).value = self.env - self.cpu
-        undefined.leave_xsave_out(self.env + self._shared.features)
+        undefined.leave_xsave_out(self.env + self._shared.features, cpuid(1, 0)[2])
         self._delivery = plant(self.uc._uch, uc.UC_HOOK_INTR, _deliver.address, self.cpu)
         self._unknown = plant(self.uc._uch, uc.UC_HOOK_INSN_INVALID, undefined.undefined.address, self.cpu)
         self.uc.hook_add(uc.UC_HOOK_INSN, self._answer_cpuid, None, 1, 0, x86.UC_X86_INS_CPUID)

@@ -193,7 +193,10 @@ def features_at(env: int) -> int:
     return image.index(pattern) + 8
 
 
-def leave_xsave_out(at: int) -> None:
-    """Make XSAVE and its kin undefined for an engine whose CPUID.1:ECX stands at an address."""
+def leave_xsave_out(at: int, offered: int) -> None:
+    """Make XSAVE and its kin undefined for an engine whose CPUID.1:ECX stands at an address.
+
+    offered: that of the guest; its XSAVE is noted in the place of OSXSAVE, for `longmode.cr_faults`.
+    """
     word = ctypes.c_uint64.from_address(at)
-    word.value &= ~_XSAVE
+    word.value = word.value & ~(_XSAVE | _OSXSAVE) | (_OSXSAVE if offered & _XSAVE else 0)
