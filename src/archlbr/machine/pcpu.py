@@ -25,7 +25,7 @@ from archlbr.machine import observing
 from archlbr.machine.findings import Findings, Party
 from archlbr.machine.hostcode import MOST_BRANCHES, HostCode
 from archlbr.machine.records import Record, Records
-from archlbr.perf.events import ACTIVE, INACTIVE, OFF
+from archlbr.perf.events import ACTIVE, INACTIVE, OFF, PENDING
 
 if TYPE_CHECKING:
     from archlbr.cpu.words import Words
@@ -56,6 +56,8 @@ _ONWARDS: Final[dict[int, tuple[str, ...]]] = {
     at.ENTRY_LOADED: ("vmenter",),
 }
 _IRQS_ON: Final = (at.HOST_ON, at.CHECKED)
+# The host's event counts from when it is asked for, whoever has the LBRs.
+_COUNTS: Final = (ACTIVE, PENDING)
 # What one processor under guests of this machine brings about, in the words of the step that `check` explores.
 ACTIONS: Final = frozenset({
     *(name for names in _ONWARDS.values() for name in names), "switch", "exit", "branch", "read", "lbr_on", "lbr_off",
@@ -158,7 +160,7 @@ class Pcpu:
     # How long a guest may run before a sample is due in it.
     def _step(self) -> int:
         counts = self.event is not None and not self.event.exclude_guest
-        return self._timing.period if counts and self._state.cpus[0].perf.event == ACTIVE else self._timing.share
+        return self._timing.period if counts and self._state.cpus[0].perf.event in _COUNTS else self._timing.share
 
     def _task(self) -> None:
         end = self._host.board.now() + self._timing.share
@@ -348,7 +350,7 @@ class Pcpu:
         self._move(self._host.board)
         self._host_recorded = self._host_recorded or bool(self._state.cpus[0].lbr.enable)
         while rounds > 0:
-            counts = self._state.cpus[0].perf.event == ACTIVE
+            counts = self._state.cpus[0].perf.event in _COUNTS
             few = min(rounds, max(1, self._left // MOST_BRANCHES)) if counts else rounds
             taken = self._host.run(few)
             rounds -= few
@@ -363,7 +365,7 @@ class Pcpu:
         if self.now() < self._next_change:
             return
         event, every = self._state.cpus[0].perf.event, self._timing.every
-        self._act("disable" if event == ACTIVE else "enable" if event == INACTIVE else "install")
+        self._act("disable" if event in _COUNTS else "enable" if event == INACTIVE else "install")
         while self._phase == at.CLAIM:
             self._onwards()
         self._next_change = self._next_change + every if every else _NEVER
