@@ -53,6 +53,24 @@ def test_an_event_counts_its_own(event: int, counted: int) -> None:
     assert (v.do(Rdpmc(2)), v.do(Rdpmc(4))) == (counted, "#GP")
 
 
+CMASK, INV = 1 << 24, 1 << 23
+
+
+@pytest.mark.parametrize(
+    ("select", "counted"),
+    [
+        (INSTRUCTIONS | CMASK, 100), (INSTRUCTIONS | 2 * CMASK, 0), (BRANCHES | 255 * CMASK, 0), (CYCLES | CMASK, 300),
+        (INSTRUCTIONS | INV, 100), (INSTRUCTIONS | INV | CMASK, 0), (INSTRUCTIONS | INV | 16 * CMASK, 300),
+        (0x12C4 | INV | 16 * CMASK, 0),
+    ],
+)  # fmt: skip
+def test_a_mask_counts_cycles_with_as_many_events_or_fewer(select: int, counted: int) -> None:
+    v = counting()
+    v.wr(EVTSEL + 2, select | USR | EN)
+    v.do(A_COUNT)
+    assert v.rd(PMC + 2) == counted
+
+
 def test_the_fixed_counters_count_instructions_and_cycles() -> None:
     v = counting()
     v.wr(FIXED_CTRL, 0x222)

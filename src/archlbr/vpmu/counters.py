@@ -39,6 +39,7 @@ EVENTS = {
     0x003C: CYCLES, 0x013C: CYCLES,
 }  # fmt: skip
 FIXED_EVENTS = (INSTRUCTIONS, CYCLES, CYCLES)
+_INV, _CMASK = (msrs.IA32_PERFEVTSEL.named(name) for name in ("INV", "CMASK"))
 
 
 def status_legal(design: Design, state: State) -> int:
@@ -103,12 +104,24 @@ def running(state: State) -> tuple[Running, ...]:
     return _selected(pmu.selects, pmu.fixed_ctrl, enabled, len(pmu.fixed))
 
 
+# With a mask, cycles are counted in which the event happened so often, or less often with INV (SDM vol. 3B, 20.2.1.1).
+# A cycle of the model's has one instruction, and so one event at most.
+def _event(select: int) -> int | None:
+    event = EVENTS.get(select & 0xFFFF)
+    mask = select >> _CMASK.low & 0xFF
+    if event is None or mask == 0:
+        return event
+    if select & _INV.mask:
+        return CYCLES if mask > 1 else None
+    return event if mask == 1 else None
+
+
 @lru_cache(maxsize=1024)
 def _selected(selects: tuple[int, ...], fixed_ctrl: int, enabled: int, fixed: int) -> tuple[Running, ...]:
     # The controls change far more rarely than the counters are looked at.
     found = []
     for x, select in enumerate(selects):
-        event = EVENTS.get(select & 0xFFFF)
+        event = _event(select)
         if event is not None and select & EN and select & (USR | OS) and enabled >> x & 1:
             found.append(Running(x, event, select & (USR | OS), int(bool(select & INT))))
     for x in range(min(fixed, len(FIXED_EVENTS))):
