@@ -316,3 +316,12 @@ def test_hlt_sleeps_on_when_the_run_stops_and_begins_again() -> None:
         stops += 1
     assert (board.status, stops) == (11, 10)
     assert 10_000_000 < board.now() < 10_001_000
+
+
+@pytest.mark.parametrize("model", [SAPPHIRE_RAPIDS, SKYLAKE_SERVER], ids=lambda model: model.name)
+def test_cpuid_offers_rdtscp_and_no_events_of_a_cache_that_is_not_there(model: Model) -> None:
+    # mov eax, LEAF; cpuid; mov eax, REGISTER; out 0f4h, eax's byte 0 after a shift
+    for leaf, register, shift, wanted in ((0xA, "89d8", 0, 0b11000), (0x80000001, "89d0", 27, 0b101)):
+        code = "b8" + struct.pack("<I", leaf).hex() + f"31c9 0fa2 {register} c1e8{shift:02x}" + OUT_F4 + "ebfe"
+        board, _ = machine(code, model.name)
+        assert board.run(10**6) == (wanted << 1 | 1) & 0xFF

@@ -101,14 +101,22 @@ class Model(NamedTuple):
             case 0x80000000:
                 return 0x80000008, 0, 0, 0
             case 0x80000001:
-                return 0, 0, _bits(0), _bits(11, 20, 29)
+                return 0, 0, _bits(0), _bits(11, 20, 27, 29)
             case 0x80000008:
                 return 0x00003027, 0, 0, 0
         return 0, 0, 0, 0
 
 
-SAPPHIRE_RAPIDS = Model("sapphire-rapids", 0x000806F8, Leaf0A.of(5), GOLDEN_COVE, 0x3F)
-SKYLAKE_SERVER = Model("skylake-server", 0x00050654, Leaf0A.of(4, fixed=3), Leaf1C(), 5)
+# No caches, and so no events of the last level: what 0AH EBX says of architectural events that are not there.
+_NO_LLC_REFERENCES, _NO_LLC_MISSES = _bits(3), _bits(4)
+
+
+def _pmu(version: int, fixed: int) -> Leaf0A:
+    return Leaf0A.of(version, fixed=fixed)._replace(ebx=_NO_LLC_REFERENCES | _NO_LLC_MISSES)
+
+
+SAPPHIRE_RAPIDS = Model("sapphire-rapids", 0x000806F8, _pmu(5, fixed=4), GOLDEN_COVE, 0x3F)
+SKYLAKE_SERVER = Model("skylake-server", 0x00050654, _pmu(4, fixed=3), Leaf1C(), 5)
 MODELS: dict[str, Model] = {model.name: model for model in (SAPPHIRE_RAPIDS, SKYLAKE_SERVER)}
 
 
