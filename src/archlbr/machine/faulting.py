@@ -22,6 +22,7 @@ from archlbr.machine.observing import (
     CPU,
     DELIVER,
     DELIVERING,
+    ENGINE,
     ENV,
     FIRST_REMAP,
     KEY_SHIFT,
@@ -32,6 +33,8 @@ from archlbr.machine.observing import (
     PATIENT_PASSES,
     REMAPPED,
     RETIRED_BY_RING,
+    SCRATCH,
+    VMEM_READ,
     event,
     fetch,
     land,
@@ -47,6 +50,9 @@ UNDEFINED_HOOK = types.uint8(types.uint64, types.CPointer(types.uint64))
 INTERRUPT_HOOK = types.void(types.uint64, types.uint32, types.CPointer(types.uint64))
 
 _INVALID_OPCODE: Final = 6
+_INT1: Final = 0x1F1  # no vector: INT1, whose #DB is a trap that leaves DR6 alone (SDM vol. 3B, 18.3.1.6)
+# #DE, #BR, #UD, #NM, #TS, #NP, #SS, #GP, #PF, #MF, #AC and #XM: RF is 1 in what they push (SDM vol. 3B, 18.3.1.1).
+_FAULTS: Final = 1 << 0 | 1 << 5 | 1 << 6 | 1 << 7 | 0x7C00 | 1 << 16 | 1 << 17 | 1 << 19
 
 
 @native
@@ -83,13 +89,14 @@ def _executed(words: Words, source: Word) -> None:
 @native
 def _except(words: Words, engine: Word, vector: Word) -> None:
     env = words[ENV]
-    source = load64(env + uint64(longmode.RIP))
+    source = behind = load64(env + uint64(longmode.RIP))
     before = ring_of(env)
     current = words[at.CURRENT]
     if current != 0 and words[at.UNUSUAL] == 0:
         start = _start(words, current)
         meta = words[current + at.META]
-        if source == words[current + at.END] and longmode.is_software(env) != 0:  # INT: RIP is behind it already
+        is_int = vector == _INT1 or longmode.is_software(env) != 0
+        if source == words[current + at.END] and is_int:  # RIP is behind it already
             done = meta >> uint64(at.META_COUNT_SHIFT) & uint64(at.META_COUNT_MASK)
             words[at.RETIRED] += done
             words[RETIRED_BY_RING + before] += done
@@ -106,10 +113,16 @@ def _except(words: Words, engine: Word, vector: Word) -> None:
     if words[DELIVERING] != 0 and 10 <= vector <= 13:  # #TS, #NP, #SS, #GP: met while another was being delivered
         longmode.mend_error_code(env, words[DELIVERING])
     words[DELIVERING] = uint64(2) - longmode.is_software(env)
-    if vector == 1 and longmode.is_software(env) == 0:  # #DB: the processor clears the enable bit (lbr.freeze)
+    if vector == _INT1 or (vector == 1 and longmode.is_software(env) == 0):  # #DB clears the enable bit (lbr.freeze)
         lbr.debug_exception(words[LBR_AT:LBR_END])
+    if vector < 32 and uint64(_FAULTS) >> vector & uint64(1) != 0 and longmode.is_software(env) == 0:
+        longmode.mark_resumed(env)
     longmode.mend_task(env)
-    call1(words[DELIVER], words[CPU])
+    if vector == _INT1:
+        store64(env + uint64(longmode.RIP), behind)
+        longmode.interrupt(env, uint64(1))
+    else:
+        call1(words[DELIVER], words[CPU])
     event(words, source, before)
     passed(words)
     if words[PASSES] >= PATIENT_PASSES:  # no block may start for a long time: where every handler faults at once
@@ -129,7 +142,8 @@ def undefined(engine: Word, pointer: Any) -> int:
     words = carray(pointer, (OBSERVING_WORDS,))
     source = load64(words[ENV] + uint64(longmode.RIP))
     if ask_undefined(words[ENV]) == 0:
-        _except(words, engine, uint64(_INVALID_OPCODE))
+        int1 = longmode.pass_int1(words[ENV], words[VMEM_READ], words[ENGINE], words[SCRATCH])
+        _except(words, engine, uint64(_INT1 if int1 != 0 else _INVALID_OPCODE))
     else:
         _executed(words, source)
         trap(words[ENV])

@@ -52,8 +52,16 @@ if TYPE_CHECKING:
 # Registers that the board keeps: MISC_ENABLE (performance monitoring is there, PEBS is not), the APIC's base,
 # PEBS_ENABLE.
 _PLAIN: Final = {0x1A0: 0x1881, 0x1B: 0xFEE00900, 0x3F1: 0}
-# The LBRs of processors before Nehalem, where older software looks for them: #GP (reference guest-images.md).
-_ABSENT: Final = frozenset((*range(0x40, 0x48), *range(0x60, 0x68)))
+# The LBRs of processors before Nehalem, where older software looks for them: #GP (reference guest-images.md); machine
+# check banks from the eleventh on, of which IA32_MCG_CAP says nothing.
+_MC0_CTL, _BANKS = 0x400, 10
+_ABSENT: Final = frozenset((*range(0x40, 0x48), *range(0x60, 0x68), *range(_MC0_CTL + 4 * _BANKS, 0x480)))
+# The engine's registers that hold an address: #GP unless it is canonical (SDM vol. 2B, WRMSR; CSTAR as KVM has it,
+# __kvm_set_msr in arch/x86/kvm/x86.c).
+_ADDRESSES: Final = frozenset((0x175, 0x176, 0xC0000082, 0xC0000083, 0xC0000100, 0xC0000101, 0xC0000102))
+# IA32_MCi_CTL enables every error or none, where Linux may spare bit 0 or 10 (set_msr_mce, arch/x86/kvm/x86.c);
+# IA32_MCi_STATUS can only be cleared (SDM vol. 3B, 16.3.2.2).
+_ALL_OR_NOTHING: Final = (0, *((1 << 64) - 1 - spared for spared in (0, 1, 1 << 10, 1 << 10 | 1)))
 _FW_WRITE: Final = msrs.IA32_PERF_CAPABILITIES.named("FW_WRITE").mask
 
 
@@ -124,6 +132,15 @@ def guest_cpuid(hypervisor: Hypervisor, host: Platform, hidden: frozenset[str]) 
 
 def _vector(outcome: Outcome) -> int:
     return UD.vector if outcome == UD else GP.vector
+
+
+def _refuses(msr: int, value: int) -> bool:
+    if msr in _ADDRESSES:
+        return (value + (1 << 47)) % (1 << 64) >= 1 << 48
+    if _MC0_CTL <= msr < _MC0_CTL + 4 * _BANKS:
+        kind = msr % 4
+        return (kind == 0 and value not in _ALL_OR_NOTHING) or (kind == 1 and value != 0)
+    return False
 
 
 class Vcpu:
@@ -219,7 +236,7 @@ class Vcpu:
             return bool(lbr.wrmsr(self._lbr, np.uint64(msr), np.uint64(value)))
         if msr not in BY_INDEX:
             if msr not in self._plain:
-                return False if msr in _ABSENT else ENGINES_OWN
+                return False if msr in _ABSENT or _refuses(msr, value) else ENGINES_OWN
             self._plain[msr] = value
             return True
         return isinstance(self._access(Wrmsr(msr, value), msr), Done)

@@ -11,7 +11,7 @@ from typing import Final
 
 from numba import types, uint64
 
-from archlbr.cpu.address import Word, call5, load64, store64
+from archlbr.cpu.address import Word, call5, load8, load64, store64
 from archlbr.native import callback, native, native_inline
 
 # Words of the page at a fixed address; `supervisor` writes them.
@@ -45,6 +45,7 @@ _TF, _IF, _DF, _RF = 1 << 8, 1 << 9, 1 << 10, 1 << 16
 _CC_OP_EFLAGS: Final = 1
 _SCE: Final = 1  # of EFER: SYSCALL and SYSRET are there
 _INVALID_OPCODE: Final = 6
+_INT1, _READ = 0xF1, 1  # an opcode, and UC_PROT_READ
 _GENERAL_PROTECTION: Final = 13
 # What the models of `machine.models` have: VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT; SCE LME LMA NXE.
 _CR4_LEGAL, _OSXSAVE, _PAE = 0x7FF, 1 << 18, 1 << 5
@@ -131,6 +132,25 @@ def rdtscp(env: Word) -> None:
 def rdrand(env: Word) -> Word:
     """Have no random number, with CF clear as the processor says it (SDM vol. 2B, RDRAND): a run repeats."""
     store64(env + uint64(CC_SRC), uint64(0))
+    return uint64(0)
+
+
+@native
+def pass_int1(env: Word, read: Word, engine: Word, scratch: Word) -> Word:
+    """Put RIP behind the INT1 that stands there, prefixes and all, and say so; 0 for another instruction.
+
+    `read` is uc_vmem_read, which copies code of `engine` to `scratch`. Source: SDM vol. 2A, 2.1.1 and "INT n".
+    """
+    for index in range(15):
+        address = load64(env + uint64(RIP)) + uint64(index)
+        call5(read, engine, address, uint64(_READ), scratch, uint64(1))
+        byte = load8(scratch)
+        if byte == _INT1:
+            store64(env + uint64(RIP), address + uint64(1))
+            return uint64(1)
+        segment, operand, repeat = byte & 0xE7 == 0x26, byte & 0xFC == 0x64, byte & 0xFE == 0xF2
+        if not (segment or operand or repeat or byte >> 4 == 4):  # nor a REX prefix
+            break
     return uint64(0)
 
 
@@ -233,6 +253,12 @@ def interrupt(env: Word, vector: Word) -> None:
     if vector == 2:
         store64(env + uint64(HFLAGS), load64(env + uint64(HFLAGS)) | uint64(_HF2_NMI))
     call5(load64(uint64(HARDWARE_INTERRUPT)), env, vector, uint64(1), uint64(0), uint64(0))
+
+
+@native
+def mark_resumed(env: Word) -> None:
+    """Set RF, which delivery pushes: an instruction that faulted meets no instruction breakpoint when it runs again."""
+    store64(env + uint64(RFLAGS), load64(env + uint64(RFLAGS)) | uint64(_RF))
 
 
 @native
