@@ -76,4 +76,4 @@ man: setup ## Write the manual pages to build/man, from the help.
 	@$(BIN)/python -m archlbr.cli.manual build/man
 
 clean: ## Remove what the other targets made.
-	@rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -21,6 +21,7 @@ from tests.guests.build import Guests
 from archlbr.cpu import words as at
 from archlbr.cpu.unicorn import shortcuts
 from archlbr.machine.launch import start
+from archlbr.machine.recorder import Recorder
 from archlbr.perf.filters import parse_filter
 from archlbr.profile.perfdata.attr import branch_attr
 from archlbr.recording.sampling import TAKEN, Event, Sampler
@@ -30,60 +31,18 @@ from bench.figures import median, ratio, table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from archlbr.machine.recorder import Recorder
-    from archlbr.machine.regions import Region
-
 PERIOD = 10007
 ENABLE = 1
 
 
-class Bare:
-    """A recorder that has no hook: the engine alone."""
+class Bare(Recorder):
+    """A recorder that has no hook and notes nothing: the engine alone."""
 
     shortcuts = shortcuts.NONE
+    on_block = 0
 
     def __init__(self) -> None:
         self.words = np.zeros(at.WORDS, np.uint64)
-        self.on_block = 0
-
-    def named(self, tid: int, name: bytes, is_exec: bool) -> None:
-        """Note nothing."""
-
-    def mapped(self, tid: int, region: Region) -> None:
-        """Note nothing."""
-
-    def forking(self) -> None:
-        """Write nothing."""
-
-    def forked(self, parent: int, pid: int) -> None:
-        """Write nothing."""
-
-    def thread_started(self, tid: int, parent: int) -> None:
-        """Note nothing."""
-
-    def thread_ended(self, tid: int) -> None:
-        """Note nothing."""
-
-    def switch_in(self, tid: int) -> None:
-        """Keep nothing."""
-
-    def switch_out(self, tid: int) -> None:
-        """Keep nothing."""
-
-    def landed(self, rip: int) -> None:
-        """Record nothing."""
-
-    def kernel_returned(self, rip: int, elsewhere: bool) -> None:
-        """Record nothing."""
-
-    def settle(self) -> None:
-        """Account for nothing."""
-
-    def flush(self) -> None:
-        """Write nothing."""
-
-    def finish(self) -> None:
-        """Write nothing."""
 
 
 class Straight(Bare):

@@ -40,22 +40,13 @@ class Watched(NamedTuple):
     resident: list[int]
 
 
-def resident(pid: int) -> int | None:
-    """Return the KiB of a process that are in memory, None when it is gone."""
+def memory(pid: int, line: str) -> int | None:
+    """Return the KiB that a line of a process's status says (VmRSS: now, VmHWM: at most), None when it is gone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), None)
-
-
-def peak(pid: int) -> int:
-    """Return the most KiB a process ever had in memory, 0 when it is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+    return next((int(row.split()[1]) for row in lines if row.startswith(f"{line}:")), None)
 
 
 def only_child(pid: int) -> int | None:
@@ -96,7 +87,7 @@ def soak(minutes: float, folder: Path) -> tuple[dict[str, Watched], list[str]]:
     begin = time.monotonic()
     while (now := time.monotonic() - begin) < 60 * minutes:
         for pid, watched in zip((running.pid, guest), seen.values(), strict=True):
-            size = resident(pid)
+            size = memory(pid, "VmRSS")
             if size is None:
                 raise SystemExit(f"{pid} is gone after {now:.0f} s: {running.communicate()[1]!r}")
             watched.seconds.append(now)
@@ -105,7 +96,7 @@ def soak(minutes: float, folder: Path) -> tuple[dict[str, Watched], list[str]]:
     running.send_signal(signal.SIGINT)
     most = 0
     while running.poll() is None:
-        most = max(most, peak(running.pid))
+        most = max(most, memory(running.pid, "VmHWM") or 0)
         time.sleep(0.05)
     assert running.stderr is not None
     said = running.stderr.read().decode().replace(f"{folder}{os.sep}", "FOLDER/")

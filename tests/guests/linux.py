@@ -92,7 +92,7 @@ def build(folder: Path) -> None:
         shutil.copyfile(kernel, folder / "vmlinuz")
         busybox = (unpacked("busybox-static", scratch) / "bin" / "busybox").read_bytes()
     executable = stat.S_IFREG | 0o755
-    members = dict.fromkeys(("bin", "proc", "sys", "dev"), (stat.S_IFDIR | 493, b""))
+    members = dict.fromkeys(("bin", "proc", "sys", "dev"), (stat.S_IFDIR | 0o755, b""))
     members["init"] = (executable, INIT.encode())
     members["bin/busybox"] = (executable, busybox)
     members.update({f"bin/{applet}": (stat.S_IFLNK | 0o777, b"busybox") for applet in APPLETS})

@@ -22,7 +22,7 @@ def files() -> tuple[Path, ...]:
     if asked.returncode == 0:
         listed = [ROOT / name for name in asked.stdout.splitlines()]
     else:
-        places = [ROOT / name for name in ("src", "tests", "docs", "bench", ".ci")]
+        places = [ROOT / name for name in ("src", "tests", "docs", "bench", "campaigns", ".ci")]
         listed = [path for place in places for path in place.rglob("*")] + list(ROOT.glob("*.*"))
     return tuple(sorted(path for path in listed if path.is_file() and "__pycache__" not in path.parts))
 
