@@ -161,16 +161,20 @@ class Sampler:
 
     def switch_in(self, tid: int) -> None:
         """Give the LBRs to a thread: restored in call-stack mode, empty otherwise (intel_pmu_lbr_sched_task)."""
-        if tid == self._tid:
-            return
+        if tid != self._tid:
+            self._take_up(tid)
+
+    def _take_up(self, tid: int) -> bool:
+        # Whether the thread's own registers came back; its counter goes on in any case.
         self._tid = tid
         left = self._left.get(tid, self._event.period)
         self._overflow_at(int(self.words[self._event.position]) + left)
         saved = self._stacks.get(tid)
-        if saved is not None and self._event.ctl & msrs.CTL_CALL_STACK:
-            self._registers[:] = saved
-        else:
+        if saved is None:
             self._program()
+            return False
+        self._registers[:] = saved
+        return True
 
     def switch_out(self, tid: int) -> None:
         """Take the LBRs from a thread: its samples are written, its counter and its call stack kept."""

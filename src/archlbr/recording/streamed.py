@@ -81,17 +81,8 @@ class StreamedSampler(Sampler):
 
     def switch_in(self, tid: int) -> None:
         """Take a thread's processor up again; no instruction of its own has passed."""
-        if tid == self._tid:
-            return
-        self._tid = tid
-        left = self._left.get(tid, self._event.period)
-        self._overflow_at(int(self.words[self._event.position]) + left)
-        saved = self._stacks.get(tid)
-        if saved is None:
-            self._program()
-            return
-        self._registers[:] = saved
-        self._registers[w.SINCE] += np.uint64(int(self.words[at.RETIRED]) - self._since[tid])
+        if tid != self._tid and self._take_up(tid):
+            self._registers[w.SINCE] += np.uint64(int(self.words[at.RETIRED]) - self._since[tid])
 
     def _take(self, words: Words) -> None:
         self.words = words
