@@ -15,6 +15,7 @@ from archlbr.cpu import words as at
 from archlbr.errors import InputError
 from archlbr.machine import image, snapshot
 from archlbr.machine.models import SAPPHIRE_RAPIDS, SKYLAKE_SERVER, without
+from archlbr.machine.state import captured
 from archlbr.machine.state import restored as rebuilt
 from tests.guests.build import Guests
 from tests.machine.mover import Whole, restored, started
@@ -245,3 +246,23 @@ def test_a_tree_of_another_shape_is_refused() -> None:
     for value, tree in ((0, "x"), (0, 7), ((0, 0), ["0x1"]), ({1: 2}, [["0x2", "0x2"]]), ([0], "0x1"), (b"", "0x")):
         with pytest.raises(InputError):
             rebuilt(value, tree)
+
+
+@pytest.mark.parametrize(
+    ("device", "inner", "name", "value"),
+    [
+        ("pit", "_channels", "reload", "0x0"),  # the tick's period would be 0
+        ("pit", "_channels", "reload", "0x10001"),
+        ("pic", "_chips", "base", "0xffffffffffffffff"),  # no vector
+        ("pic", "_chips", "base", "-0x1"),
+    ],
+)
+def test_what_a_device_s_register_cannot_hold_is_refused(
+    program: Path, device: str, inner: str, name: str, value: str
+) -> None:
+    part = getattr(started(program).board, device)
+    tree = captured(part)
+    rebuilt(part, tree)
+    tree[inner][0][name] = value
+    with pytest.raises(InputError):
+        rebuilt(part, tree)

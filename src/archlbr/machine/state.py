@@ -1,6 +1,7 @@
 """A device's state as a tree of lists and hexadecimal strings, and back.
 
-A device names in `STATE` the attributes that persist; what else it has is wiring. `machine.snapshot` captures a board's
+A device names in `STATE` the attributes that persist, and in `RANGES` what those can be that other values would break;
+what else it has is wiring. `machine.snapshot` captures a board's
 devices and puts them into another board's. The attribute that is there says what type comes back. The form is ours,
 docs/formats.md.
 """
@@ -68,4 +69,7 @@ def _restored(value: Any, tree: Any) -> Any:
         raise KeyError
     for name in value.STATE:
         setattr(value, name, _restored(getattr(value, name), tree[name]))
+    for name, possible in getattr(value, "RANGES", {}).items():
+        if getattr(value, name) not in possible:
+            raise ValueError(name)
     return value

@@ -6,11 +6,14 @@ fully nested, with automatic or specific end of interrupt. Source: Intel 8259A d
 
 from __future__ import annotations
 
+from typing import Final
+
 _CASCADE = 2
 
 
 class _Chip:
     STATE = ("base", "mask", "request", "service", "lines", "step", "fourth", "automatic", "read_service")
+    RANGES: Final = {"base": range(0x100)}
 
     def __init__(self) -> None:
         self.base = 0

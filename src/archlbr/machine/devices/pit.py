@@ -6,7 +6,7 @@ The board gives it the model's clock in nanoseconds and asks when it wants atten
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +17,7 @@ _SECOND = 1_000_000_000
 
 class _Channel:
     STATE = ("mode", "access", "reload", "start", "low", "latch", "high_next", "running")
+    RANGES: Final = {"reload": range(1, 0x10001)}
 
     def __init__(self) -> None:
         self.mode = 3
