@@ -13,6 +13,7 @@ from tests.machine.areas import (
     BEFORE,
     COMPACTED,
     CTL,
+    FULL,
     GP,
     LBR,
     NM,
@@ -21,6 +22,7 @@ from tests.machine.areas import (
     SAVES,
     SS,
     STATES,
+    TABLES,
     UD,
     XSS,
     Fault,
@@ -32,6 +34,7 @@ from tests.machine.areas import (
     saving,
     state,
     wide,
+    written,
     wrmsr,
     xsetbv,
 )
@@ -180,3 +183,37 @@ def test_page_faults_come_before_the_first_byte(
     if name.startswith("xr"):
         assert guest.state == STATES["one vector"]
         assert guest.board.vcpu.rdmsr(CTL) == (4 if rfbm & LBR else 2)
+
+
+@pytest.mark.parametrize("area", [LAST - 64, LAST - 512, LAST - 576, LAST - 1344])
+def test_an_area_over_two_pages_lies_where_the_pages_lie(area: int) -> None:
+    guest = Guest()
+    assert guest.run(xsetbv(3) + wrmsr(XSS, LBR) + wrmsr(CTL, 2)) is None
+    guest.page({})
+    elsewhere = PAGED + 5 * 4096
+    guest.put(TABLES + 0x3000 + 8, struct.pack("<Q", elsewhere | 7))  # the second page
+    guest.put(area, BEFORE[: LAST - area])
+    guest.put(LAST, b"\x55" * 4096)
+    guest.put(elsewhere, BEFORE[LAST - area :])
+    guest.set_state(STATES["used"])
+    assert saving(guest, "xsaves", LBR | 3, area) is None
+    lbrs = struct.pack("<2Q", 2, 32).ljust(808, b"\0")
+    legacy = written(STATES["used"], BEFORE, FULL, LBR | 3, COMPACTED | LBR | 3)
+    expected = legacy[:576] + lbrs + legacy[1384:]
+    assert guest.get(area, LAST - area) + guest.get(elsewhere, len(BEFORE) - (LAST - area)) == expected
+    assert guest.get(LAST, 4096) == b"\x55" * 4096
+    guest.set_state(STATES["initial"])
+    assert guest.run(wrmsr(CTL, 0)) is None
+    assert saving(guest, "xrstors", LBR | 3, area) is None
+    assert guest.state == STATES["used"]
+    assert guest.board.vcpu.rdmsr(CTL) == 2
+
+
+def test_fs_and_gs_have_their_bases(guest: Guest) -> None:
+    for msr, prefix in ((0xC0000100, b"\x64"), (0xC0000101, b"\x65")):
+        guest.put(AREA, BEFORE)
+        # xsavec64 fs:[disp32]
+        code = prefix + b"\x48\x0f\xc7\x24\x25" + struct.pack("<I", AREA - 0x3000)
+        assert guest.run(wrmsr(msr, 0x3000) + registers(eax=3, edx=0) + code) is None
+        assert guest.get(AREA, 528) == BEFORE[:512] + struct.pack("<2Q", 0, COMPACTED | 3)
+        assert guest.run(wrmsr(msr, 0)) is None
