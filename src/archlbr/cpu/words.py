@@ -50,12 +50,12 @@ VOLATILE_COUNT = 22
 UNDECODED = 24  # out: address of a block whose bytes the decoder refused
 TABLE_USED = 25  # entries in use
 
-JOURNAL_USED = 29  # rows of the journal in use
-LEAVE = 28  # leaves generated code once EMU_STOP was called; 0: generated code asks by itself
-
 # What RETIRED and TAKEN were when the process was forked: its parent's.
 INHERITED_RETIRED = 26
 INHERITED_TAKEN = 27
+
+LEAVE = 28  # leaves generated code once EMU_STOP was called; 0: generated code asks by itself
+JOURNAL_USED = 29  # rows of the journal in use
 
 # The predictor looks at branches once TAKEN has reached this: no verdict on those before is ever shown.
 LEARN_FROM = 30

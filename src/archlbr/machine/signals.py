@@ -38,7 +38,7 @@ _SIGNAL: Final = _PAGE_AT + 56
 _COUNTS: Final = _PAGE_AT + 64  # address of a count for each signal, which the waiting process reads; 0: nobody does
 _RING: Final = _PAGE_AT + 256
 _ROW: Final = 256  # signal, thread, siginfo
-_ROWS: Final = 128
+_ROWS: Final = (_PAGE_AT + _SIZE - _RING) // _ROW
 
 # ucontext_t: gregs[REG_RIP] (sys/ucontext.h).
 _RIP_AT: Final = 168
@@ -207,8 +207,3 @@ class Signals:
             action[word] = (1 << 64) - 1
         action[17] = flags
         libc.sigaction(number, ctypes.byref(action), None)
-
-
-def page_layout_fits() -> bool:
-    """Whether the ring ends inside its page: checked by a test, since the handler checks nothing."""
-    return _RING + _ROWS * _ROW <= _PAGE_AT + _SIZE
