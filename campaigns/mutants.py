@@ -38,7 +38,7 @@ LEFT_OUT = (
 )
 # What a survivor runs under once more, in a process of its own: mutmut chooses a mutant after the import, when the
 # tables of registers have been built of the functions as they are.
-AGAIN = ("tests/lbr", "tests/vpmu/test_rows.py", "tests/vpmu/test_sample.py", "tests/vpmu/test_counters.py")
+AGAIN = ("tests/lbr", "tests/vpmu")
 # The smallest module: its run generates the mutants of all.
 FIRST = "archlbr.lbr.tagged.*"
 KILLED, TIMED_OUT = {1, 3}, {24, 36, 152, 255}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from archlbr.arch.cpuid import Leaf0A
 from archlbr.vpmu.actions import Count, Rdpmc
 from archlbr.vpmu.counters import fixed_ctrl_legal, global_legal, left, running, status_legal
-from archlbr.vpmu.designs import ARCHLBR
+from archlbr.vpmu.designs import ARCHLBR, SERIES_V2
 from tests.vpmu.parts import (
     DEBUGCTL,
     EVTSEL,
@@ -170,9 +171,59 @@ def test_the_legal_bits_are_those_of_the_counters_there_are() -> None:
     v = counting()
     assert global_legal(v.state) == 0xF | 7 << 32
     assert fixed_ctrl_legal(v.state) == 0xBBB
-    # OvfDSBuffer and CondChgd are 62 and 63, LBR_FRZ 58.
-    assert status_legal(ARCHLBR, v.state) & ~(1 << 59) == 0xF | 7 << 32 | 3 << 62 | 1 << 58
-    assert status_legal(ARCHLBR, counting(3).state) == 0xF | 7 << 32 | 3 << 62
+    # OvfDSBuffer and CondChgd are 62 and 63, LBR_FRZ 58; CTR_FRZ, 59, goes with DEBUGCTL[12].
+    counters = 0xF | 7 << 32 | 3 << 62
+    assert status_legal(ARCHLBR, v.state) == counters | 1 << 58
+    assert status_legal(ARCHLBR, counting(4, freezes_counters=1).state) == counters | 3 << 58
+    assert status_legal(ARCHLBR, counting(3, freezes_counters=1).state) == counters
+    assert status_legal(ARCHLBR, counting(4, pmu=0).state) == 3 << 62
+    # Series v2 does not emulate LBR_FRZ, and a guest without LBRs has none.
+    assert status_legal(SERIES_V2, v.state) == counters
+    assert status_legal(ARCHLBR, Vcpu(ARCHLBR, None, leaves(leaf0a=pmu(4), leaf1c=None)).state) == counters
+
+
+@pytest.mark.parametrize(("fixed", "legal"), [(0, 0), (1, 0xB), (2, 0xBB), (3, 0xBBB)])
+def test_without_fixed_counters_there_is_nothing_to_control(fixed: int, legal: int) -> None:
+    v = Vcpu(ARCHLBR, None, leaves(leaf0a=Leaf0A.of(5, gp=2, fixed=fixed)))
+    assert fixed_ctrl_legal(v.state) == legal
+    assert global_legal(v.state) == 3 | (1 << fixed) - 1 << 32
+    assert (v.wr(FIXED_CTRL, 1), v.rd(FIXED + fixed)) == ("ok" if fixed else "#GP", "#GP")
+
+
+def test_version_1_counts_with_every_counter_it_has_and_keeps_no_status() -> None:
+    v = counting(1)
+    for x in range(4):
+        v.wr(EVTSEL + x, INSTRUCTIONS | USR | EN | INT)
+        near_the_top(v, PMC + x, 1 + x)
+    assert v.do(Count(instructions=1, cpl=3)) == "overflow 0x1"
+    assert [v.rd(PMC + x) for x in range(4)] == [0, TOP, TOP - 1, TOP - 2]
+    assert (v.state.pmu.status, v.state.pmu.global_ctrl, v.state.pmu.fixed) == (0, 0, ())
+
+
+def test_a_guest_without_a_pmu_has_no_counter() -> None:
+    v = Vcpu(ARCHLBR, {"pmu": 0})
+    assert (v.do(Rdpmc(0)), v.do(Rdpmc(1 << 30)), v.rd(PMC), v.rd(EVTSEL), v.rd(FIXED)) == ("#GP",) * 5
+    assert v.do(A_COUNT) == "ok"
+
+
+def test_narrow_counters_overflow_at_their_own_width() -> None:
+    v = Vcpu(ARCHLBR, None, leaves(leaf0a=Leaf0A.of(5, gp=2, gp_width=40, fixed=3, fixed_width=36)))
+    v.wr(GLOBAL_CTRL, 3 | 7 << 32)
+    v.wr(EVTSEL + 1, INSTRUCTIONS | USR | EN | INT)
+    v.wr(FIXED_CTRL, 0xA0)
+    v.hi(PMC + 1, (1 << 40) - 90)
+    v.wr(FIXED + 1, (1 << 36) - 290)
+    assert (v.hi(PMC, 1 << 40), v.rd(FIXED + 1)) == ("refused", (1 << 36) - 290)
+    first, second = running(v.state)
+    assert (left(v.state, first), left(v.state, second)) == (90, 290)
+    assert v.do(A_COUNT) == f"overflow {2 | 2 << 32:#x}"
+    assert (v.rd(PMC + 1), v.rd(FIXED + 1)) == (10, 10)
+
+
+def test_a_write_of_32_bits_extends_bit_31_to_the_counter_s_width() -> None:
+    v = counting()
+    for written, read in ((0x7FFF_FFFF, 0x7FFF_FFFF), (0x8000_0000, 0xFFFF_8000_0000), (1 << 40 | 5, 5)):
+        assert (v.wr(PMC + 3, written), v.rd(PMC + 3), v.rd(PMC)) == ("ok", read, 0)
 
 
 def test_counting_keeps_the_capabilities() -> None:

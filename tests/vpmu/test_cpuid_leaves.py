@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from archlbr.arch.cpuid import Leaf0A, Leaf0D, Leaf0D1, Leaf0DComponent, Leaf07, Leaf1C
-from archlbr.vpmu.actions import CpuidInstruction
-from archlbr.vpmu.cpuid import refreshed
+from archlbr.lbr.state import architectural
+from archlbr.vpmu.actions import CpuidInstruction, SupportedCpuid
+from archlbr.vpmu.cpuid import Cpuid, refreshed, supported_xss
 from archlbr.vpmu.designs import ARCHLBR, SERIES_V2
-from tests.vpmu.parts import AVX, LBRS, SPR, Vcpu, leaves
+from tests.vpmu.parts import AVX, LBRS, SPR, Vcpu, leaves, old_part, pmu
 
 PDCM, LONG_MODE = 1 << 15, 1 << 29
 
@@ -74,3 +75,82 @@ def test_the_two_designs_differ_where_there_is_no_xsaves() -> None:
     leaf = leaves(leaf0d1=Leaf0D1(7, 0, 0x8000, 9))
     assert tuple(refreshed(ARCHLBR, leaf, 1, 0)) == (7, 576, 0x8000, 9)
     assert tuple(refreshed(SERIES_V2, leaf, 1, 0)) == (7, 576, 0, 0)
+
+
+HOST = leaves((8, 16, 32), leaf0d1=Leaf0D1(0xF, 0x111, 0x8A00, 0x222), leaf07=Leaf07(edx=1 << 19 | 1 << 5))
+OFFERED = HOST._replace(leaf0d1=Leaf0D1(0xF, 0x111, 0x8000, 0), leaf1c=Leaf1C(0x0B, 7, 7, 0))
+NOTHING = OFFERED._replace(
+    leaf07=Leaf07(edx=1 << 5), leaf0d1=Leaf0D1(0xF, 0x111, 0, 0), components=(AVX,), leaf1c=Leaf1C()
+)
+DEEPEST = OFFERED._replace(leaf1c=Leaf1C(0x08, 7, 7, 0))
+
+
+@pytest.mark.parametrize(
+    ("options", "archlbr", "series_v2"),
+    [
+        ({}, OFFERED, DEEPEST),
+        # Without a PMU archlbr offers neither counters nor LBRs (P15); the series asks for the controls alone.
+        ({"pmu": 0}, NOTHING._replace(leaf0a=Leaf0A()), DEEPEST._replace(leaf0a=Leaf0A())),
+        ({"entry_controls": 0}, NOTHING, NOTHING),
+        ({"exit_controls": 0}, NOTHING, NOTHING),
+        # The host's kernel enables other components alone: bit 15 is not KVM's to give.
+        (
+            {"xss": 0x0A00},
+            OFFERED._replace(leaf0d1=Leaf0D1(0xF, 0x111, 0, 0), components=(AVX,)),
+            DEEPEST._replace(leaf0d1=Leaf0D1(0xF, 0x111, 0, 0), components=(AVX,)),
+        ),
+        ({"xss": 0x8A00}, OFFERED, DEEPEST),
+        ({"vendor": "amd"}, NOTHING, DEEPEST),
+    ],
+)
+def test_what_kvm_offers_on_a_host(options: dict[str, object], archlbr: Cpuid, series_v2: Cpuid) -> None:
+    for design, expected in ((ARCHLBR, archlbr), (SERIES_V2, series_v2)):
+        v = Vcpu(design, options, leaves(leaf07=Leaf07(), leaf1c=None), HOST)
+        assert v.do(SupportedCpuid()) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "archlbr", "series_v2"),
+    [
+        ({}, 0x8000, 0x8000),
+        ({"xss": 0x8A00}, 0x8000, 0x8000),
+        ({"xss": 0x0A00}, 0, 0),
+        ({"pmu": 0}, 0, 0x8000),
+        ({"exit_controls": 0}, 0, 0),
+    ],
+)
+def test_the_supervisor_components_kvm_supports(options: dict[str, int], archlbr: int, series_v2: int) -> None:
+    for design, expected in ((ARCHLBR, archlbr), (SERIES_V2, series_v2)):
+        assert supported_xss(design, Vcpu(design, options).platform) == expected
+
+
+def test_what_follows_from_a_guest_s_leaves() -> None:
+    guest = leaves((8, 16), leaf0a=Leaf0A.of(4, gp=3, gp_width=40, fixed=2, fixed_width=36))
+    made = Vcpu(ARCHLBR, {"freezes_counters": 1}, guest).state.rules
+    assert (made.usable, made.why, made.flavour, made.xss, made.pmu) == (1, "", 0x3F, 0x8000, 4)
+    assert (made.gp, made.fixed, made.gp_mask, made.fixed_mask) == (3, 2, (1 << 40) - 1, (1 << 36) - 1)
+    assert (made.direct, made.depths, made.ler, made.freezes_counters) == (1, (8, 16), 1, 1)
+    assert (made.facility.max_depth, made.facility.pmu_version, made.facility.linear_width) == (16, 4, 48)
+    assert (made.facility.xsaves, made.facility.tsx) == (1, 0)
+    # Call-stack mode is the host's and not the guest's: XSAVES may not go round KVM.
+    less = leaves(leaf1c=Leaf1C(8, 3, 7, 0), leaf0a=Leaf0A.of(1, gp=3, fixed=2))
+    poor = Vcpu(ARCHLBR, {"freezes_counters": 1}, less).state.rules
+    assert (poor.direct, poor.pmu, poor.gp, poor.fixed, poor.freezes_counters) == (0, 1, 3, 0, 0)
+    assert poor.facility.ctl_legal == 0x7F0007
+    off = Vcpu(ARCHLBR, {"pmu": 0}).state.rules
+    assert (off.usable, off.flavour, off.pmu, off.gp, off.fixed, off.ler) == (0, -1, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_tsx_needs_the_host_s_and_the_guest_s_leaf_7(there: int) -> None:
+    rtm = Leaf07(ebx=1 << 11, edx=1 << 19)
+    host = {"facility": architectural(leaves((8, 16, 32)).leaf1c, 5, tsx=bool(there))}
+    assert Vcpu(ARCHLBR, host, leaves(leaf07=rtm)).state.rules.facility.tsx == there
+    assert Vcpu(ARCHLBR, host).state.rules.facility.tsx == 0
+
+
+def test_a_legacy_guest_has_its_own_pmu_version() -> None:
+    v = old_part(ARCHLBR)
+    w = old_part(ARCHLBR, v.state.cpuid._replace(leaf0a=pmu(2)))
+    assert (v.state.rules.facility.pmu_version, w.state.rules.facility.pmu_version) == (4, 2)
+    assert w.state.rules.facility == v.platform.facility._replace(pmu_version=2)

@@ -10,13 +10,24 @@ import pytest
 from archlbr.arch.cpuid import Leaf0D1, Leaf0DComponent, Leaf07, Leaf1C
 from archlbr.errors import InputError, InternalError
 from archlbr.vpmu import nested, vmcs
-from archlbr.vpmu.actions import SchedOut
+from archlbr.vpmu.actions import (
+    DumpVmcs,
+    HostRead,
+    HostWrite,
+    NestedEntry,
+    Refused,
+    Release,
+    SchedOut,
+    SetCpuid,
+    Text,
+)
 from archlbr.vpmu.cpuid import reason
 from archlbr.vpmu.designs import ARCHLBR, SERIES_V2
 from archlbr.vpmu.image import WORDS, unpack
 from archlbr.vpmu.ownership import deny
 from archlbr.vpmu.state import FAILS
-from tests.vpmu.parts import AVX, SPR, Vcpu, leaves, old_part
+from archlbr.vpmu.step import step
+from tests.vpmu.parts import AVX, CTL, DEBUGCTL, DEPTH, INFO, SELECT, SPR, Vcpu, leaves, old_part
 
 OLD = leaves(leaf07=Leaf07(), leaf1c=None, leaf0d1=Leaf0D1(0xF, 0, 0, 0), components=(AVX,))
 
@@ -26,24 +37,24 @@ def without(**changed: object) -> str:
     return reason(ARCHLBR, v.platform, leaves()._replace(**changed), 0x3F, 5)
 
 
-REASONS = [
-    (without(), ""),
-    (without(leaf07=Leaf07()), "CPUID.7.EDX[19] is 0"),
-    (without(leaf1c=None), "CPUID.1CH is not there, or offers no depth"),
-    (without(leaf1c=Leaf1C(0, 7, 7, 0)), "CPUID.1CH is not there, or offers no depth"),
-    (without(leaf1c=Leaf1C(0x80, 7, 7, 0)), "CPUID.1CH offers depths (64,), the host (8, 16, 32)"),
+REASONS: list[tuple[dict[str, object], str]] = [
+    ({}, ""),
+    ({"leaf07": Leaf07()}, "CPUID.7.EDX[19] is 0"),
+    ({"leaf1c": None}, "CPUID.1CH is not there, or offers no depth"),
+    ({"leaf1c": Leaf1C(0, 7, 7, 0)}, "CPUID.1CH is not there, or offers no depth"),
+    ({"leaf1c": Leaf1C(0x80, 7, 7, 0)}, "CPUID.1CH offers depths (64,), the host (8, 16, 32)"),
     (
-        without(components=((15, Leaf0DComponent(800, 0, 1, 0)),)),
+        {"components": ((15, Leaf0DComponent(800, 0, 1, 0)),)},
         "CPUID.0DH.1:ECX[15] is 1, and 0DH.15 says 800 bytes instead of 808",
     ),
-    (without(leaf0d1=Leaf0D1(0xF, 0, 0, 0)), "CPUID.0DH.15 describes the LBRs, and 0DH.1:ECX[15] is 0"),
-    (without(leaf0d1=Leaf0D1(7, 0, 0x8000, 0)), "CPUID.0DH.1:ECX[15] is 1 without XSAVES"),
+    ({"leaf0d1": Leaf0D1(0xF, 0, 0, 0)}, "CPUID.0DH.15 describes the LBRs, and 0DH.1:ECX[15] is 0"),
+    ({"leaf0d1": Leaf0D1(7, 0, 0x8000, 0)}, "CPUID.0DH.1:ECX[15] is 1 without XSAVES"),
 ]
 
 
-@pytest.mark.parametrize(("said", "expected"), REASONS)
-def test_why_a_guest_has_no_lbrs(said: str, expected: str) -> None:
-    assert said == expected
+@pytest.mark.parametrize(("changed", "expected"), REASONS)
+def test_why_a_guest_has_no_lbrs(changed: dict[str, object], expected: str) -> None:
+    assert without(**changed) == expected
 
 
 def test_why_a_guest_has_no_lbrs_on_other_hosts_and_designs() -> None:
@@ -63,6 +74,19 @@ def test_what_the_model_does_not_do_is_said() -> None:
     v = Vcpu(ARCHLBR)
     with pytest.raises(InternalError, match=r"^an exit from L2, which does not run$"):
         nested.exited(v.design, v.platform, v.state)
+    with pytest.raises(InternalError, match=r"^MSR 10H is no register of the vPMU$"):
+        v.rd(0x10)
+    with pytest.raises(
+        InternalError, match=r"^KVM_SET_CPUID2: -EINVAL: leaf 1CH offers depths \(8,\), the host 32 alone$"
+    ):
+        Vcpu(SERIES_V2, guest=leaves((8,)))
+    w = Vcpu(ARCHLBR)
+    w.enter()
+    with pytest.raises(InternalError, match=r"^VM entry in the guest$"):
+        vmcs.enter(w.design, w.platform, w.state)
+    w.do(NestedEntry())
+    with pytest.raises(InternalError, match=r"^VMLAUNCH in L2: two levels are modelled$"):
+        w.do(NestedEntry())
     v.do(SchedOut())
     with pytest.raises(InternalError, match=r"^VM entry of a vCPU whose thread is not on a processor$"):
         vmcs.enter(v.design, v.platform, v.state)
@@ -76,6 +100,10 @@ def sealed(words: tuple[int, ...]) -> bytes:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
+        (
+            sealed(()),
+            "vCPU snapshot contradicts itself: its counts do not add up to its size; take a new one",
+        ),
         (b"ALBRVCPX" + bytes(100), "this is no vCPU snapshot: it does not begin with ALBRVCPU; take a new one"),
         (
             struct.pack("<8sII", b"ALBRVCPU", 2, 100) + bytes(100),
@@ -112,3 +140,41 @@ def test_a_snapshot_is_refused_by_name(data: bytes, said: str) -> None:
 def test_a_denied_request_fails() -> None:
     v = Vcpu(ARCHLBR)
     assert deny(v.design, v.platform, v.state) == v.state._replace(offer=FAILS)
+
+
+def outcome(v: Vcpu, action: object) -> object:
+    v.state, said = step(v.design, v.platform, v.state, action)
+    return said
+
+
+def test_what_userspace_is_refused_word_for_word() -> None:
+    v = Vcpu(ARCHLBR)
+    assert outcome(v, HostRead(INFO + 32)) == Refused("KVM_GET_MSRS: MSR 1220H is not there")
+    assert outcome(v, HostRead(SELECT)) == Refused("KVM_GET_MSRS: MSR 1C8H is not there")
+    assert outcome(v, HostWrite(DEPTH, 24)) == Refused("KVM_SET_MSRS: MSR 14CFH does not take 0x18")
+    v.run()
+    assert outcome(v, SetCpuid(OLD)) == Refused("KVM_SET_CPUID2: -EINVAL: the vCPU has run")
+    w = Vcpu(SERIES_V2)
+    refused = "KVM_SET_CPUID2: -EINVAL: leaf 1CH offers depths (8, 16), the host 32 alone"
+    assert outcome(w, SetCpuid(leaves((8, 16)))) == Refused(refused)
+
+
+def test_the_dump_word_for_word() -> None:
+    v = Vcpu(ARCHLBR)
+    v.wr(CTL, 0x7F0005)
+    v.wr(DEBUGCTL, 1 << 11)
+    head = "EntryControls=00200000 ExitControls=04000000\nDebugCtl = 0x0000000000000800  XSS-exiting = "
+    assert outcome(v, DumpVmcs()) == Text(
+        head + "0x0000000000000000\nLBR MSRs passed through: 32\nLBR_CTL = 0x00000000007f0005"
+    )
+    # While another owns the LBRs the field holds 0, and component 15 exits.
+    v.do(Release())
+    assert outcome(v, DumpVmcs()) == Text(
+        head + "0x0000000000008000\nLBR MSRs passed through: 0\nLBR_CTL = 0x0000000000000000"
+    )
+    # A legacy facility has no such field, whatever the controls.
+    assert outcome(old_part(ARCHLBR), DumpVmcs()) == Text(
+        "EntryControls=00200000 ExitControls=04000000\n"
+        "DebugCtl = 0x0000000000000000  XSS-exiting = 0x0000000000008000\n"
+        "LBR MSRs passed through: 0"
+    )

@@ -82,7 +82,7 @@ def cold_reset(design: Design, platform: Platform, state: State) -> State:
     """
     if design.reset_wipes:
         state = given_up(design, platform, state)
-        return _restarted(design, with_guest(state, initial(state.rules.facility))._replace(event=0, owned=0))
+        return _restarted(design, with_guest(state, initial(state.rules.facility))._replace(event=0))
     guest = state.guest._replace(ctl=0, debugctl=0, frozen=0, xss=0, smm=0, smm_debugctl=0)
     return _restarted(design, with_guest(state, guest)._replace(event=0, owned=0))
 

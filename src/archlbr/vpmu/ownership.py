@@ -143,7 +143,7 @@ def load(design: Design, platform: Platform, state: State) -> State:
 
 def closed(design: Design, platform: Platform, state: State) -> State:
     """Return the state after the vCPU was freed: no event, and the host owns the LBRs (row 102)."""
-    return given_up(design, platform, state)._replace(event=0, owned=0, loaded=0)
+    return given_up(design, platform, state)._replace(event=0, loaded=0)
 
 
 def blank(file: lbr_state.State) -> lbr_state.State:

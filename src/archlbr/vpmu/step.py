@@ -182,8 +182,8 @@ def _set_cpuid(design: Design, platform: Platform, state: State, action: actions
         return state, DONE
     held = state.pmu.capabilities if action.cpuid.pdcm else 0
     rules = leaves.rules(design, platform, action.cpuid, held)
-    outside = ownership.given_up(design, platform, state)._replace(event=0, owned=0)
-    guest = initial(rules.facility)._replace(debugctl=0, smm=outside.guest.smm)
+    outside = ownership.given_up(design, platform, state)._replace(event=0)
+    guest = initial(rules.facility)._replace(smm=outside.guest.smm)
     fresh = outside._replace(guest=guest, cpuid=action.cpuid, rules=rules)
     pmu = freeze.reset_counters(fresh)._replace(capabilities=held)
     return vmcs.prepared(design, platform, fresh._replace(pmu=pmu)), DONE
