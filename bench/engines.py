@@ -4,7 +4,9 @@
 
 Whole processes; in a round each runs once, and ratios are medians of the ratios to the native run of the same round.
 Seconds on the clock say what a user waits, and hold on a machine with a core to spare; processor seconds, of all
-processes together, hold on a busy one. lackey and what computes floating point in software run at a tenth of the size.
+processes together, hold on a busy one. What takes long runs at a tenth or a fiftieth of the size, beside the native run
+of that. `record` counts what no sample will show; with `-e instructions` each branch goes through the LBRs, and the two
+rows beside each other are what counting gains.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 GUESTS = ROOT / "tests" / "guests"
-TENTH = 10
+TENTH, FIFTIETH = 10, 50
+PARTS = {TENTH: "a tenth", FIFTIETH: "a fiftieth"}
 
 
 class Program(NamedTuple):
@@ -35,7 +38,7 @@ class Program(NamedTuple):
 
 
 PROGRAMS = {
-    "integers": Program("kernel.c", ("-O2",), 500, floating=False),
+    "integers": Program("kernel.c", ("-O2",), 520, floating=False),
     "bodies": Program("bodies.c", ("-O3", "-lm"), 200),
     "matrices, AVX2": Program("vectors.c", ("-O2", "-mavx2", "-mfma"), 1000, "avx2"),
     "matrices, AVX-512": Program("vectors.c", ("-O2", "-mavx512f", "-mfma"), 2000, "avx512f"),
@@ -66,20 +69,22 @@ def commands(folder: Path, name: str) -> dict[str, tuple[list[str], int]]:
     path = folder / name.replace(", ", "-")
     subprocess.run(["gcc", "-o", path, GUESTS / program.source, *program.options], check=True)
     record = [sys.executable, "-m", "archlbr", "record", "-o", str(folder / "out"), "--engine"]
-    whole, tenth = [str(path), str(program.size)], [str(path), str(program.size // TENTH)]
+    small = FIFTIETH if program.floating else TENTH
+    whole, part = [str(path), str(program.size)], [str(path), str(program.size // small)]
     found = {"native": (whole, 1)}
     wide = "avx" in program.needs
     if shutil.which("qemu-x86_64") and not wide:
-        run_of, part = (tenth, TENTH) if program.floating else (whole, 1)
-        found["QEMU, bare"] = (["qemu-x86_64", *run_of], part)
-        found["record, qemu"] = ([*record, "qemu", "--", *run_of], part)
+        run_of, size = (part, small) if program.floating else (whole, 1)
+        found["QEMU, bare"] = (["qemu-x86_64", *run_of], size)
+        found["record, qemu"] = ([*record, "qemu", "--", *run_of], size)
+        found["record -e instructions, qemu"] = ([*record, "qemu", "-e", "instructions", "--", *run_of], size)
     found["record, stalker"] = ([*record, "stalker", "--", *whole], 1)
     if not wide:
-        found["record, unicorn"] = ([*record, "unicorn", "--", *tenth], TENTH)
+        found["record, unicorn"] = ([*record, "unicorn", "--", *part], small)
     if shutil.which("valgrind") and "avx512" not in program.needs:
         grind = ["valgrind", "--tool=callgrind", "--collect-jumps=yes", f"--callgrind-out-file={folder / 'grind'}"]
-        found["callgrind"] = ([*grind, *tenth], TENTH)
-        found["lackey"] = (["valgrind", "--tool=lackey", *tenth], TENTH)
+        found["callgrind"] = ([*grind, *part], small) if program.floating else ([*grind, *whole], 1)
+        found["lackey"] = (["valgrind", "--tool=lackey", *part], small)
     return found
 
 
@@ -89,8 +94,9 @@ def table(name: str, rounds: int) -> list[str]:
         compared = commands(Path(folder), name)
         for command, _ in compared.values():  # compiled code and the plugin are made once
             run([*command[:-1], "1"])
-        found = [{what: run(command) for what, (command, _) in compared.items()} for _ in range(rounds)]
-        small = [run([*compared["native"][0][:-1], str(PROGRAMS[name].size // TENTH)]) for _ in range(rounds)]
+        small = FIFTIETH if PROGRAMS[name].floating else TENTH
+        rows = {**compared, "native, small": ([*compared["native"][0][:-1], str(PROGRAMS[name].size // small)], small)}
+        found = [{what: run(command) for what, (command, _) in rows.items()} for _ in range(rounds)]
     lines = [
         f"### {name}",
         "",
@@ -98,13 +104,13 @@ def table(name: str, rounds: int) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for what, (_, part) in compared.items():
-        natives = small if part > 1 else [row["native"] for row in found]
+        natives = [row["native, small" if part > 1 else "native"] for row in found]
         took = [row[what] for row in found]
         cells = []
         for index in range(2):
             ratio = statistics.median(mine[index] / native[index] for mine, native in zip(took, natives, strict=True))
             cells += [f"{statistics.median(one[index] for one in took):.2f}", f"{ratio:.1f}"]
-        lines.append(f"| {what}{', a tenth' if part > 1 else ''} | {' | '.join(cells)} |")
+        lines.append(f"| {what}{f', {PARTS[part]}' if part > 1 else ''} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
@@ -112,8 +118,9 @@ def measure(rounds: int = 5, names: tuple[str, ...] = ()) -> list[str]:
     """Return the section's lines."""
     flags = Path("/proc/cpuinfo").read_text().split()
     lines = [
-        f"`archlbr record` with its defaults on each engine, whole processes, medians of {rounds} rounds. What needs "
-        "long runs at a tenth of the size, beside the native run of that size.",
+        f"`archlbr record` with its defaults on each engine, whole processes, medians of {rounds} rounds. What takes "
+        "long runs at a tenth or a fiftieth of the size, beside the native run of that size. `-e instructions` puts "
+        "each branch through the LBRs; beside the row above it, that is what counting gains.",
         "",
     ]
     for name in names or PROGRAMS:
