@@ -24,7 +24,8 @@ from archlbr.machine.launch import start
 from archlbr.machine.recorder import Recorder
 from archlbr.perf.filters import parse_filter
 from archlbr.profile.perfdata.attr import branch_attr
-from archlbr.recording.sampling import TAKEN, Event, Sampler
+from archlbr.recording.events import TAKEN, Event
+from archlbr.recording.sampling import Sampler
 from archlbr.recording.tracing import Tracer
 from bench.figures import median, ratio, table
 

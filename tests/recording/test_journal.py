@@ -23,7 +23,8 @@ from archlbr.lbr.step import step
 from archlbr.machine import hooks, journal
 from archlbr.machine.doorstep import Doorstep, instructions
 from archlbr.profile.perfdata.attr import branch_attr
-from archlbr.recording.sampling import RETIRED, TAKEN, Event, Sampler
+from archlbr.recording.events import RETIRED, TAKEN, Event
+from archlbr.recording.sampling import Sampler
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,8 @@ from archlbr.cpu import words as at
 from archlbr.cpu.decode import Decoder
 from archlbr.machine import hooks, journal
 from archlbr.profile.perfdata.attr import branch_attr
-from archlbr.recording.sampling import RETIRED, TAKEN, Event, Sampler
+from archlbr.recording.events import RETIRED, TAKEN, Event
+from archlbr.recording.sampling import Sampler
 from archlbr.recording.tracing import Tracer
 from tests.machine.apart import apart
 

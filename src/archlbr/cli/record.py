@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from archlbr.profile.perfdata.attr import Attr
     from archlbr.profile.perfdata.features import About
     from archlbr.profile.validate import Verdict
-    from archlbr.recording.sampling import Event
+    from archlbr.recording.events import Event
+    from archlbr.recording.streamed import StreamedSampler
 
 # A prime, so that no loop's own count divides it and hides the same branches in every sample.
 PERIOD = 10007
@@ -124,11 +125,15 @@ def _run(
             from archlbr.recording.sampling import Sampler
 
             return run_guest(path, program, folder, lambda: Sampler(scratch, attr, counter), show)
-        from archlbr.recording.sampling import period_alone
-        from archlbr.recording.streamed import StreamedSampler
+        from archlbr.recording.events import period_alone
+
+        def make_recorder(pid: int) -> StreamedSampler:
+            from archlbr.recording.streamed import StreamedSampler  # loaded while the program runs
+
+            return StreamedSampler(scratch, attr, counter, pid)
 
         run = streamed(engine, period_alone(counter))
-        return run(path, program, folder, lambda pid: StreamedSampler(scratch, attr, counter, pid), show)
+        return run(path, program, folder, make_recorder, show)
     finally:
         if line is not None:
             line.wipe()
@@ -138,7 +143,7 @@ def _event(branch_filter: str, event: Counted, period: int, jitter: int) -> tupl
     from archlbr.arch import msrs
     from archlbr.perf.filters import SampleBranch, parse_filter
     from archlbr.profile.perfdata.attr import branch_attr
-    from archlbr.recording.sampling import RETIRED, TAKEN, Event
+    from archlbr.recording.events import RETIRED, TAKEN, Event
 
     wanted = parse_filter(branch_filter)
     if jitter and jitter // 2 >= period:

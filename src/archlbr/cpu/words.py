@@ -6,12 +6,13 @@ Addresses of C functions come first, so that no compiled code holds one ("ours",
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Words: TypeAlias = NDArray[np.uint64]
+    Words: TypeAlias = NDArray[np.uint64]
 
 # Addresses that the hooks call or read, set once for an engine.
 EMU_STOP = 0  # uc_emu_stop

@@ -20,7 +20,7 @@ import numpy as np
 
 from archlbr.cpu import words as at
 from archlbr.cpu.qemu import stream
-from archlbr.cpu.qemu.stream import Ring
+from archlbr.cpu.qemu.ring import Ring
 from archlbr.cpu.stalker import agent
 from archlbr.cpu.stalker.agent import Agent, Reason
 from archlbr.cpu.stalker.launch import hold_at_entry, trace_me

@@ -20,7 +20,7 @@ from archlbr.machine import hooks, skimming, streaming
 from archlbr.machine.recorder import Recorder
 
 if TYPE_CHECKING:
-    from archlbr.cpu.qemu.stream import Ring
+    from archlbr.cpu.qemu.ring import Ring
 
 _SYS_FUTEX: Final = 202
 _FUTEX_WAKE: Final = 1
@@ -91,11 +91,11 @@ class Process:
             return
         self.define()
         self.activate(thread)
-        words = self.ring.words(processor)
+        words, circle = self.ring.words(processor), self.ring.circle(processor)
         mine, theirs = self.recorder.words.ctypes.data, words.ctypes.data
         while thread.done < total and self.proceeds(thread):
-            start = thread.done % stream.WORDS
-            end = min(stream.WORDS, start + total - thread.done)
+            start = thread.done % circle
+            end = min(circle, start + total - thread.done)
             if thread.elsewhere and 0 < words[start] < stream.EVENTS:
                 thread.elsewhere = False
                 self.recorder.kernel_returned(self.word(int(words[start]), at.KEY), True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from archlbr.machine.doorstep import Doorstep
 from archlbr.profile.build_id import build_id
 from archlbr.profile.perfdata.spool import Spool
 from archlbr.profile.stack import Mapping
+from archlbr.recording.events import TAKEN, Event, records_all
 
 if TYPE_CHECKING:
     from archlbr.machine.regions import Region
@@ -36,34 +37,8 @@ KERNEL_TEXT = 0xFFFFFFFF81000000
 _KERNEL, _USER, _OTHER = np.uint64(0), np.uint64(3), np.uint64(BranchKind.OTHER)
 _PMU_VERSION = 5
 
-TAKEN, RETIRED = at.TAKEN, at.RETIRED
-
-
 # The golden ratio's bits: any start but 0 does (ours, docs/decisions/050).
 JITTER_SEED = 0x9E3779B97F4A7C15
-
-
-class Event(NamedTuple):
-    """What is counted and recorded. position: TAKEN or RETIRED. period: occurrences a sample. ctl: IA32_LBR_CTL.
-
-    jitter: each period is drawn from period - jitter // 2 and the `jitter` numbers behind it.
-    """
-
-    position: int
-    period: int
-    ctl: int
-    jitter: int = 0
-
-
-def records_all(event: Event) -> bool:
-    """Return whether each taken branch of user code is recorded: then a sample shows the last ones before it."""
-    wanted = msrs.CTL_KINDS | msrs.CTL_USR | msrs.CTL_LBREN
-    return event.position == TAKEN and event.ctl & (wanted | msrs.CTL_CALL_STACK) == wanted
-
-
-def period_alone(event: Event) -> int:
-    """Return the period that says by itself which branches samples show; 0 where all must be seen."""
-    return event.period if records_all(event) and not event.jitter else 0
 
 
 class Sampler:

@@ -15,7 +15,8 @@ import numpy as np
 from archlbr.cpu import words as at
 from archlbr.lbr.compiled import words as w
 from archlbr.machine import hooks, skimming, streaming
-from archlbr.recording.sampling import Event, Sampler, records_all
+from archlbr.recording.events import Event, records_all
+from archlbr.recording.sampling import Sampler
 from archlbr.recording.tracing import Tracer
 
 if TYPE_CHECKING:

@@ -40,5 +40,5 @@ void post(uint32_t type, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_
 
 void post_progress(unsigned cpu) {
     struct stream *s = streams[cpu];
-    post(PROGRESS, cpu, (uint64_t)s->laps * WORDS + s->next, 0, 0, 0, "");
+    post(PROGRESS, cpu, (uint64_t)s->laps * s->circle + s->next, 0, 0, 0, "");
 }

@@ -41,7 +41,7 @@ struct begun { uint64_t start, after, share; uint32_t id; uint16_t count; uint8_
 #define LOWER 48 /* bits of a sum that hold instructions */
 #define LOOK (0xFFFEul << LOWER) /* a taken branch added to it does not carry yet */
 
-/* A thread's words, and what counting.c keeps of it. The reader writes `consumed`, `left` and `answered`. */
+/* A thread's words, a circle of so many, and what counting.c keeps of it. The reader writes `consumed`, `left` and `answered`. */
 struct stream {
     uint32_t next, laps, consumed, unused[13];
     uint64_t sum;
@@ -49,7 +49,7 @@ struct stream {
     int64_t until, since, near;
     uint32_t skipped, counts, asked, known, must_ask, settles;
     int64_t left;
-    uint32_t answered, unused_again[1024 - 35];
+    uint32_t answered, circle, unused_again[1024 - 36];
     uint32_t words[WORDS];
 };
 struct ring {
@@ -58,6 +58,8 @@ struct ring {
     uint32_t unused_too[1020];
     struct block block[BLOCKS];
     struct stream stream[THREADS];
+    struct stream first; /* of the first thread, whose circle is longer: it runs while its reader is still being loaded */
+    uint32_t more[(FIRST_CHUNKS - CHUNKS) * CHUNK];
 };
 _Static_assert(sizeof(struct block) == 48 && offsetof(struct ring, block) == 4096, "as stream.py has it");
 _Static_assert(offsetof(struct stream, sum) == 64 && offsetof(struct stream, left) == 128, "as stream.py and counting.c have it");

@@ -7,14 +7,10 @@ messages, then the streams they speak of. Design: docs/decisions/042.
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from archlbr.cpu import words as at
 
@@ -23,6 +19,7 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 1 << 16  # words after which a stream's reader is told
 CHUNKS: Final = 4
+FIRST_CHUNKS: Final = 256  # of the first thread under QEMU, which runs while its reader is still being loaded
 WORDS: Final = CHUNK * CHUNKS
 BLOCKS: Final = 1 << 20
 THREADS: Final = 512
@@ -87,15 +84,9 @@ class Message(NamedTuple):
 _MESSAGE: Final = struct.Struct("<IIIIQQQQQ")
 BLOCK_BYTES: Final = 48  # struct block: start, end, last, count, size, ending, code[16]
 BEGUN_BYTES: Final = 32
-# Where counting.c keeps what in a stream's first page, in words of 32 bits.
-_SUM_AT: Final = 16
-_SKIPPED_AT: Final = 26
-_COUNTS_AT: Final = 27
-_LEFT_AT: Final = 32
-_LOWER: Final = 48  # of `sum`: instructions
-_STREAM_BYTES: Final = 4096 + 4 * WORDS
-_STREAMS_AT: Final = 4096 + BLOCK_BYTES * BLOCKS
-RING_BYTES: Final = _STREAMS_AT + THREADS * _STREAM_BYTES
+STREAMS_AT: Final = 4096 + BLOCK_BYTES * BLOCKS
+STREAM_BYTES: Final = 4096 + 4 * WORDS
+RING_BYTES: Final = STREAMS_AT + THREADS * STREAM_BYTES
 
 
 def macros() -> Iterator[str]:
@@ -103,6 +94,7 @@ def macros() -> Iterator[str]:
     sizes = {
         "CHUNK": CHUNK,
         "CHUNKS": CHUNKS,
+        "FIRST_CHUNKS": FIRST_CHUNKS,
         "BLOCKS": BLOCKS,
         "THREADS": THREADS,
         "EVENTS": EVENTS,
@@ -119,77 +111,6 @@ def macros() -> Iterator[str]:
     }
     for name, value in (*sizes.items(), *codes.items(), *((told.name, told.value) for told in Told)):
         yield f"{name}={value}u"
-
-
-class Ring:
-    """A process's ring, mapped here too; the file is removed at once, unless somebody else is still to open it."""
-
-    def __init__(self, folder: str, pid: int, generation: int, keep: bool = False) -> None:
-        path = os.path.join(folder, f"ring.{pid}.{generation}")
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            self._map = mmap.mmap(fd, RING_BYTES)
-        finally:
-            os.close(fd)
-        if not keep:
-            os.unlink(path)
-        self._header = np.frombuffer(self._map, np.uint32, 1024)
-        self.blocks = np.frombuffer(self._map, np.uint8, BLOCK_BYTES * BLOCKS, 4096)
-
-    def word(self, index: int) -> int:
-        """Return a word of the first page."""
-        return int(self._header[index])
-
-    def address(self, index: int) -> int:
-        """Return where a word of the first page lies here."""
-        return int(self._header.ctypes.data) + 4 * index
-
-    def control(self, processor: int, index: int) -> int:
-        """Return a word of the first page of a thread's stream."""
-        return int(self._control(processor)[index])
-
-    def known(self) -> int:
-        """Return the number of the last block described."""
-        return int(self._header[0])
-
-    def words(self, processor: int) -> npt.NDArray[np.uint32]:
-        """Return the circle of words of a thread."""
-        return np.frombuffer(self._map, np.uint32, WORDS, _STREAMS_AT + processor * _STREAM_BYTES + 4096)
-
-    def written(self, processor: int) -> int:
-        """Return how many words a thread has written, as far as can be seen now."""
-        control = self._control(processor)
-        laps = before = -1
-        next_ = 0
-        while laps != before or laps < 0:
-            before, next_, laps = int(control[1]), int(control[0]), int(control[1])
-        return laps * WORDS + next_
-
-    def consume(self, processor: int, chunks: int) -> int:
-        """Let the writer use the chunks before this one again; return the address that it may wait at."""
-        control = self._control(processor)
-        control[2] = np.uint32(chunks & 0xFFFFFFFF)
-        return int(control.ctypes.data) + 8
-
-    def answer(self, processor: int, number: int, left: int) -> None:
-        """Answer a thread's question: how many taken branches there were to the next sample, as of where it asked."""
-        control = self._control(processor)
-        control[_LEFT_AT : _LEFT_AT + 2].view(np.int64)[0] = left
-        control[_LEFT_AT + 2] = number
-
-    def counted(self, processor: int) -> tuple[int, int]:
-        """Return the taken branches and the instructions that a thread has counted and not written, when it ended."""
-        control = self._control(processor)
-        if not control[_COUNTS_AT]:
-            return 0, 0
-        total, running = (int(word) for word in control[_SUM_AT : _SUM_AT + 4].view(np.uint64))
-        begun = int(self._header[2:4].view(np.uint64)[0])
-        block = self.blocks[(running - begun) // BEGUN_BYTES * BLOCK_BYTES :]
-        taken = (total >> _LOWER) - ((1 << 64 - _LOWER) - int(control[_SKIPPED_AT]))
-        return taken, (total & ((1 << _LOWER) - 1)) - int(block[24:28].view(np.uint32)[0])
-
-    def _control(self, processor: int) -> npt.NDArray[np.uint32]:
-        return np.frombuffer(self._map, np.uint32, 1024, _STREAMS_AT + processor * _STREAM_BYTES)
 
 
 class Inbox:

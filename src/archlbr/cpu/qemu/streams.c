@@ -32,17 +32,20 @@ uint64_t map_ring(void) {
         else ring = mmap(NULL, sizeof *ring, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
         if (ring == MAP_FAILED) die("cannot map its ring");
         if (fd >= 0) close(fd);
-        for (unsigned cpu = 0; cpu < THREADS; cpu++) streams[cpu] = &ring->stream[cpu];
+        for (unsigned cpu = 0; cpu < THREADS; cpu++) {
+            streams[cpu] = cpu ? &ring->stream[cpu] : &ring->first;
+            streams[cpu]->circle = (cpu ? CHUNKS : FIRST_CHUNKS) * CHUNK;
+        }
         ring->begun = begun;
         return generation;
     }
 }
 
 void end_chunk(struct stream *s, unsigned cpu) {
-    if (s->next == WORDS) s->laps++, s->next = 0;
-    uint32_t total = s->laps * CHUNKS + s->next / CHUNK, consumed;
+    if (s->next == s->circle) s->laps++, s->next = 0;
+    uint32_t chunks = s->circle / CHUNK, total = s->laps * chunks + s->next / CHUNK, consumed;
     post_progress(cpu);
-    while (!gone && total - (consumed = __atomic_load_n(&s->consumed, __ATOMIC_ACQUIRE)) >= CHUNKS) {
+    while (!gone && total - (consumed = __atomic_load_n(&s->consumed, __ATOMIC_ACQUIRE)) >= chunks) {
         struct timespec second = {1, 0};
         if (syscall(SYS_futex, &s->consumed, FUTEX_WAIT, consumed, &second, 0, 0) < 0 && errno == ETIMEDOUT)
             post(NOTHING, 0, 0, 0, 0, 0, ""); /* finds out whether the recorder is still there */
@@ -58,7 +61,7 @@ void put_event(unsigned cpu, unsigned count, const uint32_t *words) {
 
 static uint32_t last_word(unsigned cpu) {
     struct stream *s = streams[cpu];
-    return s->words[(s->next ? s->next : WORDS) - 1];
+    return s->words[(s->next ? s->next : s->circle) - 1];
 }
 
 static uint32_t count_to(uint32_t id, uint64_t address) {
