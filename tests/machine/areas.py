@@ -127,6 +127,14 @@ class Guest:
 
     def run(self, code: bytes) -> Fault | None:
         """Execute code from CODE to a HLT; return the fault that it met."""
+        self.begin(code)
+        if self.board.run(self.board.now() + 1_000_000) != 0:
+            raise AssertionError(f"the guest did not halt: {self.board.cause}")
+        vector = self.register("R15")
+        return Fault(vector - 1, self.register("R14"), self.register("R13") - CODE) if vector else None
+
+    def begin(self, code: bytes) -> None:
+        """Point the processor at code, with a HLT behind it."""
         self.put(CODE, code + HLT)
         self.uc.ctl_remove_cache(CODE, CODE + 4096)
         self.uc.reg_write(x86.UC_X86_REG_RIP, CODE)
@@ -134,10 +142,6 @@ class Guest:
         for name in ("R13", "R14", "R15"):
             self.uc.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0)
         self.board.status, self.board.halted = None, 0
-        if self.board.run(self.board.now() + 1_000_000) != 0:
-            raise AssertionError(f"the guest did not halt: {self.board.cause}")
-        vector = self.register("R15")
-        return Fault(vector - 1, self.register("R14"), self.register("R13") - CODE) if vector else None
 
     def run_in_ring_3(self, code: bytes) -> Fault | None:
         """Execute code in ring 3, as far into it as it comes: its last instruction is a HLT, which faults there.

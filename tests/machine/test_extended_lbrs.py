@@ -5,10 +5,12 @@ The expected bytes are packed by hand from what was written into the registers (
 
 from __future__ import annotations
 
+import ctypes
 import struct
 
 import pytest
 
+from archlbr.cpu.unicorn import longmode
 from archlbr.errors import InputError
 from archlbr.machine import snapshot
 from archlbr.machine.models import SAPPHIRE_RAPIDS, SKYLAKE_SERVER, without
@@ -192,6 +194,13 @@ def test_branches_and_counts_are_exact_around_it(guest: Guest, operand: bytes) -
     # The block in which the counter was enabled counts whole: WRMSRs of four instructions, a MOV, the jump.
     first = 4 * 4 + 1 + 1
     assert guest.board.vcpu.rdmsr(0xC1) == first + 7
+    # And the clock counts it as one: as a NOP in its place.
+    clocks = []
+    for instruction in (b"\x90", operand, b"\x90"):  # a run begins with what the one before it has left uncounted
+        before = guest.board.now()
+        assert guest.run(registers(edi=AREA) + b"\x90" + instruction + b"\x90\xeb\x00") is None
+        clocks.append(guest.board.now() - before)
+    assert clocks[1:] == [6, 6]
 
 
 def test_a_step_over_it_is_trapped_behind_it(guest: Guest) -> None:
@@ -202,8 +211,14 @@ def test_a_step_over_it_is_trapped_behind_it(guest: Guest) -> None:
 
 
 def test_the_shadow_of_sti_ends_with_it(guest: Guest) -> None:
-    assert guest.run(registers(edi=AREA, eax=0, edx=0) + b"\xfb" + wide(ALL["xsaves"]) + b"\xfa") is None
-    assert guest.get(AREA + HEADER + 8, 8) == struct.pack("<Q", COMPACTED)
+    guest.begin(registers(edi=AREA, eax=0, edx=0) + b"\xfb" + wide(ALL["xsaves"]) + b"\xfa")
+    shadows = []
+    for _ in range(3):  # to the first block, to the one after STI, and to the one after XSAVES
+        guest.board.run(guest.board.now() + 1)
+        flags = ctypes.c_uint32.from_address(guest.board.engine.env + longmode.HFLAGS).value
+        shadows.append((guest.register("RIP") - CODE, flags >> 3 & 1))
+    assert shadows == [(0, 0), (16, 1), (20, 0)]
+    assert guest.board.run(guest.board.now() + 1000) == 0
 
 
 # A snapshot ---------------------------------------------------------------------------------------------------------
