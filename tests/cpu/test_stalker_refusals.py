@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,21 +15,30 @@ from archlbr.profile.stack import Comm
 from tests.cli.recording import archlbr, record, run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.guests.build import Guests
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("frida") is None, reason="frida is not installed")
 
 # What steps.c does, and what is said of it; in each case it has printed `begun` before, except where nothing ran.
 REFUSED = {
-    "loop": "the program has a LOOP instruction, no branch to Stalker (at 0x",
+    "prefixed": "the program has a LOOP instruction with a prefix, no branch to Stalker (at 0x",
     "fork": "the program forks, and Stalker does not live in the child",
     "exec": "the program executes another, which Stalker does not follow",
     "handler": "the program calls a function that Frida has changed, ssignal",
     "bare": "the program has a signal handler, which Stalker does not see (at 0x",
     "code": "the program makes code as it runs, or changes it",
     "gs": "the program uses GS, which the recorder needs",
+    "gsbase": "the program uses GS, which the recorder needs (at 0x",
+    "readgs": "the program uses GS, which the recorder needs (at 0x",
+    "segment": "the program uses GS, which the recorder needs (at 0x",
+    "fsbase": "the program moves FS, which Frida needs (at 0x",
+    "fs": "the program moves FS, which Frida needs",
+    "transaction": "the program begins a hardware transaction (at 0x",
+    "user": "the program cancels a thread or changes its user, by a signal that Stalker does not see",
+    "unmap": "the program unloads code",
+    "clone": "the program starts a thread without pthread_create",
+    "vfork": "the program forks, and Stalker does not live in the child",
+    "confine": "the program confines itself to some system calls, and the recorder makes others",
     "abort": "the program calls a function that Frida has changed, abort",
     "library": "the program loads a library as it runs, which Frida takes part in",
     "exception": "the program has a far transfer or a software interrupt (at 0x",
@@ -70,6 +82,18 @@ def test_a_program_without_main_is_refused_before_it_starts(guests: Guests, tmp_
         f"archlbr: --engine stalker: {program} has no main that a C library calls: use --engine qemu or unicorn\n"
     )
     assert (ended.status, ended.out, ended.err) == (2, b"", expected.encode())
+
+
+@pytest.mark.parametrize(("what", "status"), [("exit", 5), ("fork", 2)])
+def test_nothing_of_frida_stays_behind(what: str, status: int, guests: Guests, tmp_path: Path) -> None:
+    words = archlbr("trace", "--engine", "stalker", "-o", tmp_path / "trace", "--", guests.steps, what)
+    ended = run(words, extra={"TMPDIR": str(tmp_path)})
+    assert ended.status == status
+    running = []
+    for process in Path("/proc").glob("[0-9]*/exe"):
+        with contextlib.suppress(OSError):
+            running.append(os.readlink(process))
+    assert [file for file in running if file.startswith(str(tmp_path))] == []
 
 
 def test_a_process_that_is_killed_is_named(guests: Guests, tmp_path: Path) -> None:

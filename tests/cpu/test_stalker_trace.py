@@ -47,6 +47,7 @@ CASES = [
     Case("kernel", 1, ("0",)),
     Case("bodies", 17, ("1", "40")),
     Case("steps", 4, ("counter",)),
+    Case("steps", 4, ("loop",)),
     Case("steps", 5, ("exit",)),
     Case("vectors_avx2", 23, ("1", "16"), frozenset({"avx2", "fma"})),
     Case("vectors_avx512", 23, ("1", "16"), frozenset({"avx512f", "avx512bw"})),

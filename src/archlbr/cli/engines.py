@@ -77,8 +77,8 @@ def hole(program: Linking, made_of: Contents) -> str:
         found = program.imports.intersection(names.split())
         if found:
             return f"it may {deed} ({min(found)})"
-    if made_of.loops:
-        return "it has LOOP instructions"
+    if made_of.barred:
+        return "it begins transactions, or moves GS or FS"
     if made_of.calls:
         return "it may call the kernel itself"
     return ""

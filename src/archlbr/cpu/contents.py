@@ -29,7 +29,7 @@ _FLOATING: Final = re.compile(
 _WIDE: Final = re.compile(
     r"V(?!ER[RW]$|M(CALL|CLEAR|FUNC|LAUNCH|LOAD|MCALL|PTRLD|PTRST|READ|RESUME|RUN|SAVE|WRITE|XOFF|XON)$)"
 )
-_LOOPS: Final = re.compile(r"LOOP(E|NE)?$")
+_BARRED: Final = re.compile(r"(XBEGIN|RDGSBASE|WRGSBASE|WRFSBASE)$")
 _CALLS: Final = re.compile(r"(SYSCALL|SYSENTER|INT)$")
 
 
@@ -39,7 +39,7 @@ def _classes() -> npt.NDArray[np.uint8]:
         if not constant.startswith("X86_INS_") or constant == "X86_INS_ENDING":
             continue
         name = constant.removeprefix("X86_INS_")
-        for bit, pattern in enumerate((_FLOATING, _WIDE, _LOOPS, _CALLS)):
+        for bit, pattern in enumerate((_FLOATING, _WIDE, _BARRED, _CALLS)):
             if pattern.match(name):
                 table[instruction] |= 1 << bit
     return table
@@ -49,12 +49,15 @@ _CLASS_OF: Final = _classes()
 
 
 class Contents(NamedTuple):
-    """How many instructions there are, and of them: floating point, AVX, LOOPs, and calls of the kernel."""
+    """How many instructions there are, and of them: floating point, AVX, what Stalker bars, and calls of the kernel.
+
+    barred: transactions, and what reads or writes the base of GS, or writes that of FS (docs/decisions/044).
+    """
 
     instructions: int = 0
     floating: int = 0
     wide: int = 0
-    loops: int = 0
+    barred: int = 0
     calls: int = 0
 
 

@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -92,20 +93,19 @@ class StalkedProcess(Process):
         elif event != agent.BEGUN:
             super().happened(thread, event, values)
 
-    def look_at_mappings(self) -> None:
-        """Tell the recorder of the code that is mapped."""
-        with open(f"/proc/{self.pid}/maps", "rb") as file:
-            for line in file:
-                found = _MAPPING.fullmatch(line.rstrip(b"\n"))
-                if found is None:
-                    continue
-                start, end = int(found[1], 16), int(found[2], 16)
-                path = os.fsdecode(found[8])
-                vouched = (path.startswith("/") and not path.startswith("/memfd:")) or path == "[vdso]"
-                if not vouched:
-                    continue
-                device = os.makedev(int(found[5], 16), int(found[6], 16))
-                self.recorder.mapped(self.pid, Region(start, end, 5, 2, path, int(found[4], 16), device, int(found[7])))
+    def look_at_mappings(self, maps: bytes) -> None:
+        """Tell the recorder of the code that is mapped; maps: of the process, before Frida came."""
+        for line in maps.splitlines():
+            found = _MAPPING.fullmatch(line)
+            if found is None:
+                continue
+            start, end = int(found[1], 16), int(found[2], 16)
+            path = os.fsdecode(found[8])
+            vouched = (path.startswith("/") and not path.startswith("/memfd:")) or path == "[vdso]"
+            if not vouched:
+                continue
+            device = os.makedev(int(found[5], 16), int(found[6], 16))
+            self.recorder.mapped(self.pid, Region(start, end, 5, 2, path, int(found[4], 16), device, int(found[7])))
 
     def _skip(self, thread: Thread, total: int) -> None:
         words = self.ring.words(thread.processor)
@@ -168,14 +168,23 @@ def run_on_stalker(
         raise InputError(f"--engine stalker: {path} has no main that a C library calls: use --engine qemu or unicorn")
     started: list[tuple[Watcher, threading.Thread, Agent]] = []
 
+    def make(pid: int, maps: bytes) -> StalkedProcess:
+        process = StalkedProcess(pid, make_recorder(pid), Ring(os.fspath(folder), pid, 0, keep=True))
+        process.recorder.named(pid, os.fsencode(os.path.basename(path))[:15], True)
+        process.look_at_mappings(maps)
+        return process
+
     def hand_over(pid: int) -> None:
         held = hold_at_entry(pid)
         file = agent.make_ring(os.fspath(folder), pid)
-        ring = Ring(os.fspath(folder), pid, 0, keep=True)
-        process = StalkedProcess(pid, make_recorder(pid), ring)
-        process.recorder.named(pid, os.fsencode(os.path.basename(path))[:15], True)
-        process.look_at_mappings()
-        attached = Agent(pid, file, held.entry, held.code)
+        with open(f"/proc/{pid}/maps", "rb") as maps:
+            mapped = maps.read()
+        # Frida mostly waits for the program, and the recorder's compiled code is loaded meanwhile. Frida stays in this
+        # thread: those that it starts take their signal masks from the one it is called in.
+        with ThreadPoolExecutor(1) as executor:
+            making = executor.submit(make, pid, mapped)
+            attached = Agent(pid, file, held.entry, held.code)
+            process = making.result()
         watcher = Watcher(process, attached)
         thread = threading.Thread(target=watcher.run)
         thread.start()
@@ -185,7 +194,10 @@ def run_on_stalker(
         if watch is not None and started:
             watch(counted(started[0][0].process.recorder.words))
 
-    status = supervise.run_command(program.image.path, program.argv, os.environb, hand_over, trace_me, look)
+    try:
+        status = supervise.run_command(program.image.path, program.argv, os.environb, hand_over, trace_me, look)
+    finally:
+        agent.end_injector(os.fspath(folder))
     watcher, thread, attached = started[0]
     attached.ended = True
     watcher.ended.set()

@@ -36,7 +36,6 @@ _SIGNALS: Final = 65
 _WORDS_AT: Final = 0
 # Seconds between two looks at a guest's progress.
 _LOOK: Final = 0.5
-_FOREVER: Final = 1e6
 # Seconds between looks at whether a signal reached the guest's process too, and how many looks.
 _PAUSE: Final = 0.01
 _LOOKS: Final = 5
@@ -149,17 +148,19 @@ def _wait(pid: int, arrivals: ctypes.Array[ctypes.c_uint64], look: Callable[[], 
     asked = 0
     known = [0] * _SIGNALS
     while True:
-        arrived = signal.sigtimedwait((*_PASSED_ON, signal.SIGCHLD), _LOOK if look is not None else _FOREVER)
+        # Asked each time: where a library's thread (Frida has one) lets SIGCHLD in, it may never come here.
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        arrived = signal.sigtimedwait((*_PASSED_ON, signal.SIGCHLD), _LOOK)
         if arrived is None:
             if look is not None:
                 look()
             continue
         number = arrived.si_signo
         if number == signal.SIGCHLD:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status)
-        elif arrived.si_code != _SI_KERNEL and not _reached(arrivals, known, number):
+            continue
+        if arrived.si_code != _SI_KERNEL and not _reached(arrivals, known, number):
             asked += 1
             os.kill(pid, number if asked < _PATIENCE else signal.SIGKILL)
             known[number] += 1

@@ -33,6 +33,7 @@ function native(name, result, parameters) {
     return new NativeFunction(module[name], result, parameters);
 }
 
+native('set_loops', 'void', ['pointer'])(mmap(NULL, config.loops, 7, 0x22, -1, 0)); // private memory for code
 const addPlain = native('add_plain', 'void', ['pointer', 'pointer']);
 const addChanged = native('add_changed', 'void', ['pointer', 'pointer']);
 const findChange = native('find_change', 'uint64', ['pointer', 'pointer', 'uint64', 'uint64']);

@@ -6,9 +6,11 @@ events more. `machine.stalker` attaches an `Agent` to a program that waits at it
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import signal
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +33,8 @@ TID_AT: Final = 3  # in a stream
 
 _PLAIN: Final = 2048  # mappings of code
 _CHANGED: Final = 1024
+_LOOPS_MADE: Final = 4096  # LOOP instructions, each for every thread that comes to it
+_LOOP_BYTES: Final = 64
 _STATE_BYTES: Final = 256 + 16 * (_PLAIN + _CHANGED + stream.THREADS)
 _FOLDER: Final = Path(__file__).parent
 
@@ -57,6 +61,8 @@ class Reason(IntEnum):
     EARLY_THREAD = 16
     BROADCASTS = 17
     LOADS = 18
+    MOVES_FS = 19
+    CONFINES = 20
 
 
 WORDS_OF: Final = {
@@ -67,7 +73,8 @@ WORDS_OF: Final = {
     Reason.LOADS: "the program loads a library as it runs, which Frida takes part in",
     Reason.UNLOADS: "the program unloads code",
     Reason.USES_GS: "the program uses GS, which the recorder needs",
-    Reason.LOOPS: "the program has a LOOP instruction, no branch to Stalker",
+    Reason.MOVES_FS: "the program moves FS, which Frida needs",
+    Reason.LOOPS: "the program has a LOOP instruction with a prefix, no branch to Stalker",
     Reason.TRANSACTS: "the program begins a hardware transaction",
     Reason.FAR: "the program has a far transfer or a software interrupt",
     Reason.BARE_THREAD: "the program starts a thread without pthread_create",
@@ -77,6 +84,7 @@ WORDS_OF: Final = {
     Reason.MANY_THREADS: f"the program has more than {stream.THREADS} threads",
     Reason.MANY_MAPPINGS: "the program has too many mappings of code",
     Reason.BROADCASTS: "the program cancels a thread or changes its user, by a signal that Stalker does not see",
+    Reason.CONFINES: "the program confines itself to some system calls, and the recorder makes others",
     Reason.EARLY_THREAD: "the program starts a thread before main",
 }
 
@@ -84,7 +92,7 @@ WORDS_OF: Final = {
 def macros() -> Iterator[str]:
     """Yield `NAME value` for each constant that transform.c is compiled with."""
     sizes = {"CHUNK": stream.CHUNK, "CHUNKS": stream.CHUNKS, "BLOCKS": stream.BLOCKS, "THREADS": stream.THREADS}
-    sizes |= {"PLAIN": _PLAIN, "CHANGED": _CHANGED}
+    sizes |= {"PLAIN": _PLAIN, "CHANGED": _CHANGED, "LOOPS_MADE": _LOOPS_MADE, "LOOP_BYTES": _LOOP_BYTES}
     events = {"SYSCALL": stream.SYSCALL, "RETURNED": stream.RETURNED}
     events |= {"BEGUN": BEGUN, "LEFT": LEFT, "NAMED": NAMED}
     for name, value in (*sizes.items(), *events.items(), *((reason.name, reason.value) for reason in Reason)):
@@ -116,14 +124,16 @@ class Agent:
         self.ended = False
         self.changed: dict[int, str] = {}
         self._errors: list[str] = []
-        defined = "".join(f"#define {macro}\n" for macro in macros())
+        source = "".join(f"#define {macro}\n" for macro in macros())
+        source += "".join((_FOLDER / name).read_text() for name in ("ring.c", "program.c", "transform.c"))
         config = {
             "ring": ring,
             "size": stream.RING_BYTES,
             "state": _STATE_BYTES,
-            "source": defined + (_FOLDER / "transform.c").read_text(),
+            "source": source,
             "entry": hex(entry),
             "bytes": hex(code),
+            "loops": _LOOPS_MADE * _LOOP_BYTES,
             "early": int(Reason.EARLY_THREAD),
             "wide": _wide(),
         }
@@ -162,6 +172,19 @@ def _wide() -> bool:
     if ("avx" in flags) != ("avx2" in flags) or ("avx512f" in flags) != ("avx512bw" in flags):
         raise InputError("--engine stalker: Frida does not keep this processor's vector registers; use --engine qemu")
     return "avx512f" in flags
+
+
+def end_injector(folder: str) -> None:
+    """End the process by which Frida takes hold of programs; its file lies in the recording's folder.
+
+    It would wait half a minute for another program, and frida.shutdown() leaves it running.
+    """
+    inside = os.path.realpath(folder) + os.sep
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # gone, or another user's
+                if os.readlink(entry / "exe").startswith(inside):
+                    os.kill(int(entry.name), signal.SIGKILL)
 
 
 def make_ring(folder: str, pid: int) -> str:
