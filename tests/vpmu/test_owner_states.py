@@ -1,12 +1,11 @@
-"""Whole states where the LBRs change hands, where the guest is entered and left, and where it starts over."""
+"""Whole states where the LBRs change hands, and where the guest is entered and left."""
 
 from __future__ import annotations
 
 import pytest
 
-from archlbr.arch.cpuid import Leaf0D1, Leaf07
-from archlbr.lbr.actions import Branch, ColdReset, Rsm, Smi, WarmReset
-from archlbr.lbr.state import EMPTY, Entry, State
+from archlbr.lbr.actions import Branch
+from archlbr.lbr.state import EMPTY
 from archlbr.vpmu.actions import (
     Close,
     Deny,
@@ -18,58 +17,25 @@ from archlbr.vpmu.actions import (
     Release,
     SchedIn,
     SchedOut,
-    SetCpuid,
     VcpuLoad,
     VcpuPut,
-    Xsetbv,
 )
 from archlbr.vpmu.designs import ARCHLBR, SERIES_V2
-from archlbr.vpmu.state import BUSY, FAILS, FREE, Kept, Nested, Pmu, Vmcs
+from archlbr.vpmu.state import BUSY, FAILS, FREE, Kept, Nested, Vmcs
 from tests.vpmu.parts import (
-    AVX,
     CTL,
     DEBUGCTL,
     DEPTH,
-    EVTSEL,
-    FROM,
     LBR_XSS,
-    PERF_CAPABILITIES,
     SELECT,
-    SPR,
     STATUS_SET,
     TOS,
     XSS,
     Vcpu,
     leaves,
     old_part,
-    pmu,
 )
-
-ALL = 0x7F0007
-ENTRY, EXIT = 1 << 21, 1 << 26
-FREEZE, FREEZE_SMM = 1 << 11, 1 << 14
-FRZ = 1 << 58
-TEN, LER = Entry(0x10, 0x18, 0), Entry(0x71, 0x72, 0)
-
-
-def file(depth: int = 32, *entries: Entry, **fields: object) -> State:
-    """Return a register file by hand: everything 0 but what is named."""
-    stack = (*entries, *(EMPTY,) * (depth - len(entries)))
-    return State(0, depth, stack, EMPTY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)._replace(**fields)
-
-
-def asking(design=ARCHLBR, guest=None) -> Vcpu:
-    """A vCPU that owns the LBRs with one record, a LER and a count that runs."""
-    v = Vcpu(design, guest=guest)
-    v.wr(CTL, ALL)
-    filled = {"stack": (TEN, *(EMPTY,) * (v.state.guest.depth - 1)), "ler": LER, "since": 9, "timed": 1, "pending": 2}
-    v.state = v.state._replace(lbr=v.state.lbr._replace(**filled))
-    return v
-
-
-def flags(v: Vcpu) -> tuple[int, int, int, int, int]:
-    state = v.state
-    return state.running, state.owned, state.loaded, state.event, state.offer
+from tests.vpmu.states import ALL, ENTRY, EXIT, FREEZE, FREEZE_SMM, FRZ, LER, TEN, asking, file, flags
 
 
 def test_what_perf_takes_goes_to_the_guest_s_copy_and_the_host_finds_nothing() -> None:
@@ -230,75 +196,6 @@ def test_legacy_filter_and_pointer_move_with_the_entries() -> None:
     assert v.state.lbr == file(32, select=2, tos=5)
 
 
-def test_a_cold_reset_is_a_fresh_vcpu_that_has_run() -> None:
-    for guest in (leaves(), leaves((8, 16, 32), leaf0a=pmu(4))):
-        v = asking(guest=guest)
-        fresh = Vcpu(ARCHLBR, guest=guest)
-        for msr, value in ((XSS, LBR_XSS), (DEBUGCTL, FREEZE), (EVTSEL, 0x5300C4), (0x38F, 1), (0x38D, 0xB)):
-            assert v.wr(msr, value) == "ok"
-        v.wr(STATUS_SET, FRZ | 1)
-        v.do(Xsetbv(7))
-        v.do(NestedEntry())
-        v.do(Smi())
-        v.do(ColdReset())
-        # The fields of the VMCS are written at the next entry.
-        expected = fresh.state._replace(ran=1, vmcs=v.state.vmcs)
-        assert v.state == expected
-        assert (v.state.vmcs.passthrough, v.state.vmcs.xss_exiting) == (0, LBR_XSS)
-        assert v.state.pmu == Pmu((0,) * len(v.state.pmu.gp), (0,) * len(v.state.pmu.gp), (0,) * len(v.state.pmu.fixed),
-                                  0, (1 << len(v.state.pmu.gp)) - 1, 0, 0x3F)  # fmt: skip
-
-
-def test_series_v2_leaves_the_records_at_a_reset() -> None:
-    v = asking(SERIES_V2)
-    v.wr(XSS, LBR_XSS)
-    v.wr(DEBUGCTL, FREEZE)
-    v.do(Smi())
-    v.do(ColdReset())
-    assert v.state.guest == file(32)
-    assert v.state.lbr.stack[0] == TEN
-    assert flags(v) == (0, 0, 1, 0, FREE)
-    assert (v.state.smram, v.state.xcr0, v.state.nested) == (0, 1, Nested())
-
-
-def test_a_warm_reset_clears_the_enable_bit_and_keeps_records_and_owner() -> None:
-    v = asking()
-    v.wr(XSS, LBR_XSS)
-    v.wr(DEBUGCTL, FREEZE)
-    v.wr(STATUS_SET, FRZ)
-    v.do(Xsetbv(7))
-    v.do(Smi())
-    v.do(WarmReset())
-    assert (v.state.guest.ctl, v.state.guest.debugctl, v.state.guest.frozen, v.state.guest.xss) == (ALL & ~1, 0, 0, 0)
-    assert (v.state.guest.smm, v.state.smram, v.state.xcr0) == (0, 0, 1)
-    assert (v.state.lbr.stack[0], v.state.lbr.ler, v.state.lbr.timed) == (TEN, LER, 0)
-    assert flags(v) == (0, 1, 1, 1, FREE)
-
-
-def test_smi_and_rsm_keep_the_handler_s_place() -> None:
-    v = Vcpu(ARCHLBR)
-    v.wr(CTL, ALL)
-    v.do(Smi())
-    assert (v.state.guest.ctl, v.state.guest.smm, v.state.smram) == (ALL & ~1, 1, ALL)
-    v.do(Rsm())
-    assert (v.state.guest.ctl, v.state.guest.smm, v.state.smram) == (ALL, 0, 0)
-
-
-@pytest.mark.parametrize("ctl", [ALL, ALL & ~1])
-def test_rsm_asks_for_the_lbrs_when_the_request_is_gone(ctl: int) -> None:
-    # In series v2 a time slice in SMM, where LBREn is 0, ends the event (B 12); RSM sets LBREn again.
-    v = Vcpu(SERIES_V2)
-    v.wr(CTL, ctl | 1)
-    v.wr(CTL, ctl)
-    v.do(Smi())
-    v.do(SchedOut())
-    v.do(SchedIn())
-    assert flags(v) == (0, 0, 1, 0, FREE)
-    v.do(Rsm())
-    assert flags(v) == (0, ctl & 1, 1, ctl & 1, FREE)
-    assert v.rd(CTL) == ctl & 1
-
-
 def test_l2_s_exit_puts_l1_s_registers_back_and_clears_debugctl() -> None:
     v = Vcpu(ARCHLBR, {"nested": 1})
     v.wr(CTL, ALL)
@@ -333,39 +230,40 @@ def test_an_injected_debug_exception_stops_a_legacy_guest_by_its_debugctl() -> N
     assert (v.rd(DEBUGCTL), v.state.lbr.debugctl, v.state.running) == (FREEZE, FREEZE, 1)
 
 
-def test_capabilities_of_a_guest_without_pdcm() -> None:
-    v = Vcpu(ARCHLBR, guest=leaves(pdcm=0))
-    before = v.state
-    assert (v.hi(PERF_CAPABILITIES, 0), v.hi(PERF_CAPABILITIES, 1), v.hi(PERF_CAPABILITIES, 0x3F)) == (
-        "ok", "refused", "refused",
-    )  # fmt: skip
-    assert v.state == before
-    assert v.rd(PERF_CAPABILITIES) == "#GP"
+@pytest.mark.parametrize(
+    ("msr", "value", "kept"),
+    [(CTL, ALL, 1), (CTL, 7, 1), (CTL, ALL & ~1, 0), (0x38E, 0, 1), (0x38E, 1, 1), (0x38E, FRZ, 0)],
+)
+def test_counts_end_where_recording_is_stopped_from_outside(msr: int, value: int, kept: int) -> None:
+    v, w = asking(), asking()
+    v.hi(msr, value)
+    assert (v.state.lbr.since, v.state.lbr.timed, v.state.lbr.pending) == (9 * kept, kept, 2 * kept)
+    assert (v.state.guest.ctl, v.state.guest.frozen) == ((value, 0) if msr == CTL else (ALL, value >> 58))
+    # The host's own counts are nobody else's to end.
+    w.do(Release())
+    w.state = w.state._replace(lbr=file(32, ctl=1, since=5, timed=1, pending=3))
+    w.hi(msr, value)
+    assert w.state.lbr == file(32, ctl=1, since=5, timed=1, pending=3)
 
 
-OLD = leaves(leaf07=Leaf07(), leaf1c=None, leaf0d1=Leaf0D1(0xF, 0, 0, 0), components=(AVX,), leaf0a=pmu(4))
+def test_a_freeze_in_the_guest_ends_the_counts_and_goes_with_the_owner() -> None:
+    v = asking()
+    v.enter()
+    v.wr(STATUS_SET, 1)
+    assert (v.state.lbr.frozen, v.state.lbr.timed, v.state.lbr.since) == (0, 1, 9)
+    v.wr(STATUS_SET, FRZ)
+    assert (v.state.lbr.frozen, v.state.guest.frozen, v.state.lbr.timed, v.state.lbr.since) == (1, 1, 0, 0)
+    v.exit()
+    # Out of the guest the processor's LBR_FRZ is the host's again.
+    assert (v.state.lbr.frozen, v.state.guest.frozen) == (0, 1)
 
 
-def test_another_cpuid_is_judged_by_the_capabilities_that_are_there() -> None:
-    # A legacy guest needs an LBR_FMT other than 0: its own, 5, is kept, and without PDCM there is none.
-    v = old_part(ARCHLBR)
-    v.hi(PERF_CAPABILITIES, 0)
-    assert (v.do(SetCpuid(OLD._replace(long_mode=0))), v.state.pmu.capabilities, v.rd(SELECT)) == ("ok", 0, "#GP")
-    w = old_part(ARCHLBR)
-    assert (w.do(SetCpuid(OLD._replace(long_mode=0))), w.rd(SELECT), w.state.pmu.capabilities) == ("ok", 0, 5)
-    assert (w.do(SetCpuid(OLD._replace(long_mode=1))), w.rd(SELECT)) == ("refused", 0)
-    x = old_part(ARCHLBR)
-    assert (x.do(SetCpuid(OLD._replace(pdcm=0))), x.state.pmu.capabilities) == ("ok", 0)
-    assert x.rd(SELECT) == "#GP"
-    y = old_part(ARCHLBR)
-    assert (y.do(SetCpuid(OLD._replace(signature=SPR + 1))), y.rd(SELECT)) == ("ok", "#GP")
-
-
-def test_another_cpuid_before_the_first_run_starts_the_guest_s_registers_over() -> None:
-    v = Vcpu(ARCHLBR)
-    v.hi(CTL, 7)
-    v.hi(FROM, 0x10)
-    v.hi(EVTSEL, 0x5300C4)
-    wide = leaves((8, 16, 32))
-    assert v.do(SetCpuid(wide)) == "ok"
-    assert v.state == Vcpu(ARCHLBR, guest=wide).state
+def test_l2_has_no_registers_of_its_own_where_the_controls_are_hidden() -> None:
+    v = asking()
+    v.do(NestedEntry(debugctl=FREEZE))
+    assert (v.state.vmcs.passthrough, v.state.vmcs.xss_exiting, v.state.guest.ctl) == (0, LBR_XSS, 0)
+    assert v.state.nested == Nested(1, 0, 0, 0, ALL, 0, FREEZE)
+    v.do(NestedExit())
+    assert (v.state.guest.ctl, v.state.guest.debugctl, v.state.nested) == (ALL, 0, Nested())
+    v.enter()
+    assert (v.state.vmcs.passthrough, v.state.vmcs.xss_exiting) == (32, 0)
