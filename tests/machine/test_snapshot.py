@@ -266,3 +266,33 @@ def test_what_a_device_s_register_cannot_hold_is_refused(
     tree[inner][0][name] = value
     with pytest.raises(InputError):
         rebuilt(part, tree)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("ring", 0, 0xFFFFFFFF),  # compiled code adds it to an index
+        ("ring", 0, 1),
+        ("mode", 0, 3),
+        ("delivering", 0, 3),
+        ("inject", 0, 258),
+        ("unusual", 0, 8),
+        ("retired", 0, (1 << 64) - 1),
+        ("taken", 0, 1 << 62),
+        ("passes", 0, 1 << 62),
+        ("by_ring", 15, 1 << 63),
+        ("predictor", 0, 4),  # a counter has two bits
+        ("predictor", at.PREDICTOR_WORDS - 1, at.RETURNS),  # the return stack's top
+    ],
+)
+def test_words_that_would_lead_compiled_code_astray_are_refused(
+    program: Path, name: str, place: int, value: int
+) -> None:
+    board = started(program).board
+    whole = snapshot.parts(board)
+    tree = image.unpack_json(whole.state)
+    tree["words"][name][place] = f"{value:#x}"
+    changed = snapshot.Received(whole._replace(state=image.pack_json(tree)), started(program).board)
+    with pytest.raises(InputError, match="its state has another form"):
+        snapshot.restore(changed)
+    snapshot.restore(snapshot.Received(whole, started(program).board))

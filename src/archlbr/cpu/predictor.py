@@ -86,6 +86,12 @@ def spread(address: Word) -> Word:
     return (address * uint64(_MIX)) >> uint64(40)
 
 
+def is_possible(words: Words) -> bool:
+    """Return whether the shared words hold a predictor: its counters and its return stack's top are looked up by."""
+    counters = words[at.PREDICTOR : at.PREDICTOR + at.COUNTERS]
+    return bool((counters <= 3).all() and words[TOP] < at.RETURNS)
+
+
 @native_inline
 def predict_direction(words: Words, place: Word, taken: Word) -> Word:
     """Resolve a conditional branch in the shared words, `place` being `spread` of its address; without a branch."""

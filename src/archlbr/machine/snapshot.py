@@ -16,6 +16,7 @@ import unicorn
 
 from archlbr.arch.cpuid import Leaf0A, Leaf1C
 from archlbr.cpu import words as at
+from archlbr.cpu.predictor import is_possible
 from archlbr.cpu.unicorn import longmode, registers
 from archlbr.errors import InputError
 from archlbr.machine import image, observing
@@ -28,7 +29,7 @@ from archlbr.vpmu.designs.hypervisors import HYPERVISORS
 from archlbr.vpmu.image import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     import numpy.typing as npt
 
@@ -45,6 +46,19 @@ _WORDS: Final = {
     "passes": (observing.PASSES, 1),
     "by_ring": (observing.RETIRED_BY_RING, 16),
     "predictor": (at.PREDICTOR, at.PREDICTOR_WORDS),
+}
+# What compiled code takes for granted of them: it indexes by some, and adds to others.
+_WORD, _NUMBER, _RINGS = range(1 << 64), range(observing.NEVER), frozenset((0, 3))
+_POSSIBLE: Final[dict[str, Container[int]]] = {
+    "retired": _NUMBER,
+    "taken": _NUMBER,
+    "unusual": range((at.UNUSUAL_REPEATED | at.UNUSUAL_STORED | at.UNUSUAL_VOLATILE) + 1),
+    "ring": _RINGS,
+    "inject": range(257),
+    "delivering": range(3),
+    "mode": range(3),
+    "passes": _NUMBER,
+    "by_ring": _NUMBER,
 }
 DEVICES: Final = ("apic", "pic", "pit", "serial", "second", "cmos", "firmware")
 _LEAST, _MOST = 1 << 20, 1 << 32
@@ -150,9 +164,12 @@ def restore(received: Received, offered: Model | None = None) -> Board:
     try:
         for name, (start, count) in _WORDS.items():
             numbers = restored([0], tree["words"][name])
-            if len(numbers) != count:
+            possible = _POSSIBLE.get(name, _WORD)
+            if len(numbers) != count or any(number not in possible for number in numbers):
                 raise ValueError(name)
             words[start : start + count] = numbers
+        if not is_possible(words):
+            raise ValueError("predictor")
         _put_block(words, restored([0], tree["block"]))
         empty = registers.read(board.uc, board.engine.env)
         fields = tree["registers"]
