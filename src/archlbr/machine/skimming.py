@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 TABLE: Final = max(hooks.TRACE_WORDS, hooks.SAMPLING_WORDS)  # of a stream's blocks, behind the hooks' own words
 
-# A pass is no longer than this; loops that are have little to gain.
+# A pass is no longer than this. How long it is is found as Brent finds the period of a sequence (BIT 20, 1980): the
+# place to compare with stays for twice as many blocks each time.
 LONGEST: Final = 1 << 12
 # Passes after which a predictor that sees the same pass again stays as it is: a two-bit counter takes three.
 LEARNT: Final = 4
@@ -68,7 +69,7 @@ def count_only(words: Words, blocks: Any, position: Word, end: Word) -> Word:
     current, taken, retired = words[at.CURRENT], words[at.TAKEN], words[at.RETIRED]
     until = words[at.LEARN_FROM]
     after, meta = words[current + uint64(at.END)], words[current + uint64(at.META)]
-    anchor, since, taken_there, retired_there = current, position, taken, retired
+    anchor, since, taken_there, retired_there, span = current, position, taken, retired, uint64(1)
     while position < end and taken < until:
         number = uint64(blocks[position])
         kind = meta & uint64(0xFF)
@@ -81,7 +82,8 @@ def count_only(words: Words, blocks: Any, position: Word, end: Word) -> Word:
         taken += conditional | uint64(kind - uint64(_REL_JMP) <= uint64(_RET - _REL_JMP))
         after, meta = words[current + uint64(at.END)], words[current + uint64(at.META)]
         lag = position - since
-        if current == anchor or lag > uint64(_LONGEST):
+        if current == anchor or lag >= span:
+            passes = uint64(0)
             gained = taken - taken_there
             if current == anchor and gained != 0:
                 left = until - min(until, taken + uint64(1))  # the predictor sees what follows the last of them
@@ -89,7 +91,9 @@ def count_only(words: Words, blocks: Any, position: Word, end: Word) -> Word:
                 position += passes * lag
                 taken += passes * gained
                 retired += passes * (retired - retired_there)
-            anchor, since, taken_there, retired_there = current, position, taken, retired
+            if passes != 0 or lag >= span:
+                span = uint64(1) if passes != 0 else min(span << uint64(1), uint64(_LONGEST))
+                anchor, since, taken_there, retired_there = current, position, taken, retired
     words[at.CURRENT], words[at.TAKEN], words[at.RETIRED] = current, taken, retired
     return position
 
@@ -101,7 +105,7 @@ def learn_only(words: Words, blocks: Any, position: Word, end: Word, until: Word
     A pass that leaves the return stack as high as it found it does the same to it each time. Ends at what is rare, as
     `count_only` does.
     """
-    anchor, since = words[at.CURRENT], position
+    anchor, since, span = words[at.CURRENT], position, uint64(1)
     taken_there, retired_there, top_there = words[at.TAKEN], words[at.RETIRED], words[TOP]
     while position < end and words[at.TAKEN] < until:
         number = uint64(blocks[position])
@@ -112,7 +116,8 @@ def learn_only(words: Words, blocks: Any, position: Word, end: Word, until: Word
         leave(words, words[current])
         words[at.CURRENT] = current
         lag = position - since
-        if current == anchor or lag > uint64(_LONGEST):
+        if current == anchor or lag >= span:
+            passes = uint64(0)
             taken = words[at.TAKEN]
             gained = taken - taken_there
             if current == anchor and gained != 0 and words[TOP] == top_there:
@@ -121,6 +126,8 @@ def learn_only(words: Words, blocks: Any, position: Word, end: Word, until: Word
                 position += passes * lag
                 words[at.TAKEN] += passes * gained
                 words[at.RETIRED] += passes * (words[at.RETIRED] - retired_there)
-            anchor, since = current, position
-            taken_there, retired_there, top_there = words[at.TAKEN], words[at.RETIRED], words[TOP]
+            if passes != 0 or lag >= span:
+                span = uint64(1) if passes != 0 else min(span << uint64(1), uint64(_LONGEST))
+                anchor, since = current, position
+                taken_there, retired_there, top_there = words[at.TAKEN], words[at.RETIRED], words[TOP]
     return position
