@@ -115,6 +115,10 @@ def test_a_design_without_lbrs_for_the_processor_says_why(tmp_path: Path) -> Non
         (("--kernel", "{}", "--kernel", "{}"), "3 guests: 2 can share a processor"),
         (("--refuse", "1"), "--refuse is for guests that share a processor"),
         (("--kernel", "{}", "--refuse", "-1"), "--refuse -1: creations are counted from 1"),
+        (
+            ("--design", "vlbr-6.12", "--host-event", "pinned"),
+            "--host-event under vlbr-6.12 is modelled on the LBRs that it knows: use --cpu skylake-server",
+        ),
         (("--design", "mine"), "unknown design 'mine': use one of archlbr, vlbr-6.1, vlbr-6.12, series-v2"),
     ],
 )

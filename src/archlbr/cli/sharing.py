@@ -106,10 +106,12 @@ def run_together(
 
     timing: the slice, and which creation of a guest's event perf refuses.
     """
+    from archlbr.lbr.state import ARCH
     from archlbr.machine.board import Board
     from archlbr.machine.hostcode import HostCode
     from archlbr.machine.pcpu import Pcpu, Timing
     from archlbr.machine.shared_vcpu import SharedVcpu
+    from archlbr.vpmu.designs.sharing import VLBR
 
     if len(boots) > MOST_GUESTS:
         raise InputError(f"{len(boots)} guests: {MOST_GUESTS} can share a processor; give --kernel at most twice")
@@ -119,6 +121,11 @@ def run_together(
     if refuses < 0:
         raise InputError(f"--refuse {refuses}: creations are counted from 1")
     event, when = parse_host_event(host_event, share) if host_event is not None else (None, Timing(share=share))
+    sharing = hypervisor.sharing
+    if event is not None and sharing.family == VLBR and model.facility.format == ARCH and not sharing.architectural:
+        raise InputError(
+            f"--host-event under {sharing.name} is modelled on the LBRs that it knows: use --cpu skylake-server"
+        )
     consoles = Consoles(len(boots))
     guests = []
     for console, boot in zip(consoles.received, boots, strict=True):
