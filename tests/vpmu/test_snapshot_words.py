@@ -15,11 +15,28 @@ from archlbr.vpmu.actions import Deny, NestedEntry, Release
 from archlbr.vpmu.designs import ARCHLBR
 from archlbr.vpmu.image import Image, pack, unpack
 from archlbr.vpmu.snapshot import Part, Piece, mismatch, pieces, restore
-from tests.vpmu.parts import AVX, CTL, DEBUGCTL, LBR_XSS, LER_INFO, OLD_INFO, SELECT, TOS, Vcpu, leaves, old_part
+from tests.vpmu.parts import (
+    AVX,
+    CTL,
+    DEBUGCTL,
+    FROM,
+    INFO,
+    LBR_XSS,
+    LER_FROM,
+    LER_INFO,
+    OLD_INFO,
+    SELECT,
+    TO,
+    TOS,
+    Vcpu,
+    leaves,
+    old_part,
+)
 from tests.vpmu.snapshots import ALL, WIDE, into, saved, source, target
 
 ENTRY, EXIT = 1 << 21, 1 << 26
 FREEZE = 1 << 11
+HIGH = 0xFFFF_8000_0000_0000
 
 
 def said(w: Vcpu, image: Image) -> str:
@@ -63,22 +80,32 @@ def test_smm_and_what_smram_holds() -> None:
 
 
 def test_the_image_for_xrstors_byte_by_byte() -> None:
-    image = unpack(saved(source()))
-    whole = pieces(image, xrstors=True)
-    # CTL 0, DEPTH, LER FROM, TO, INFO, then the entries (SDM vol. 1, 13.5.6); INFO of entry 2 is 123H.
-    head = struct.pack("<5Q", 0, 16, 0x71, 0x72, 7 << 56)
-    records = struct.pack("<9Q", *(word for entry in image.lbr_records[:3] for word in entry))
-    assert [entry[:2] for entry in image.lbr_records[:3]] == [(0x10, 0x18), (0x20, 0x28), (0x30, 0x38)]
-    assert image.lbr_records[2].info == 0x123
+    v = source()
+    # MISPRED is bit 63 of INFO, and a kernel's address has it, too.
+    for msr, value in ((INFO + 1, 1 << 63 | 5), (FROM + 15, HIGH | 8), (TO + 15, HIGH), (LER_FROM, HIGH | 4)):
+        assert v.wr(msr, value) == "ok"
+    whole = pieces(unpack(saved(v)), xrstors=True)
+    # CTL 0, DEPTH, LER FROM, TO, INFO, then the entries (SDM vol. 1, 13.5.6).
+    written = [v.rd(INFO), 1 << 63 | 5, 0x123]
+    component = bytearray(808)
+    struct.pack_into("<5Q", component, 0, 0, 16, HIGH | 4, 0x72, 7 << 56)
+    for x, (start, info) in enumerate(zip((0x10, 0x20, 0x30), written, strict=True)):
+        struct.pack_into("<3Q", component, 40 + 24 * x, start, start + 8, info)
+    struct.pack_into("<2Q", component, 40 + 24 * 15, HIGH | 8, HIGH)
     assert whole == (
         Piece(Part.XSS, LBR_XSS),
         Piece(Part.DEPTH, 16),
-        Piece(Part.RECORDS, (head + records).ljust(808, b"\0")),
+        Piece(Part.RECORDS, bytes(component)),
         Piece(Part.CTL, ALL),
     )
-    by_msr = pieces(image)
-    assert by_msr[2] == Piece(Part.RECORDS, (Entry(0x71, 0x72, 7 << 56), *image.lbr_records))
+    by_msr = pieces(unpack(saved(v)))
+    assert isinstance(by_msr[2].content, tuple)
+    assert (by_msr[2].part, by_msr[2].content[0], len(by_msr[2].content)) == (
+        Part.RECORDS, Entry(HIGH | 4, 0x72, 7 << 56), 17,
+    )  # fmt: skip
     assert (by_msr[0], by_msr[1], by_msr[3]) == (whole[0], whole[1], whole[3])
+    for xrstors in (False, True):
+        assert saved(into(target(), saved(v), xrstors=xrstors)) == saved(v)
 
 
 def test_legacy_and_absent_lbrs_have_fewer_pieces() -> None:
