@@ -136,3 +136,19 @@ def test_a_pmi_freezes_by_the_enable_bit_or_by_lbr_frz(version: int, frozen: int
     on = initial(facility)._replace(ctl=7, debugctl=1 << 11, **BUSY)
     assert freeze.pmi(facility, on) == on._replace(ctl=ctl, frozen=frozen, since=0, timed=0, pending=0)
     assert freeze.pmi(facility, on._replace(debugctl=0)) == on._replace(debugctl=0)
+
+
+def test_what_a_facility_is_field_by_field() -> None:
+    # DEBUGCTL: LBR, BTF, BLD, and bits 15:6 (reference architecture.md 1.3); LBR_CTL: bits 3:0 and the kinds, 22:16.
+    known, unfrozen = 0xFFC7, 0xE7C7
+    whole = Leaf1C.of(depths=(8, 16), event_counters=0b0101)
+    made = architectural(whole, 4, tsx=True, linear_width=57)
+    assert made == (0x3F, whole, 4, 1, 57, 1, 16, 0x7F000F, 0, known, 0b110011)
+    bare = Leaf1C.of(depths=(64,), cpl_filter=False, branch_filter=False, call_stack=False)
+    assert architectural(bare, 1, xsaves=False) == (
+        0x3F, bare, 1, 0, 48, 0, 64, 1, 0, unfrozen, 0,
+    )  # fmt: skip
+    assert legacy(5, 32) == (5, Leaf1C(), 2, 0, 48, 0, 32, 0, 0x3FF, known, 0)
+    assert legacy(3, 16, 1, tsx=True, linear_width=57, call_stack=False) == (
+        3, Leaf1C(), 1, 1, 57, 0, 16, 0, 0x1FF, unfrozen, 0,
+    )  # fmt: skip

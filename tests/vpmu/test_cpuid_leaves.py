@@ -132,6 +132,7 @@ def test_what_follows_from_a_guest_s_leaves() -> None:
     assert (made.direct, made.depths, made.ler, made.freezes_counters) == (1, (8, 16), 1, 1)
     assert (made.facility.max_depth, made.facility.pmu_version, made.facility.linear_width) == (16, 4, 48)
     assert (made.facility.xsaves, made.facility.tsx) == (1, 0)
+    assert made.facility.leaf == Leaf1C(3, 7, 7, 0)
     # Call-stack mode is the host's and not the guest's: XSAVES may not go round KVM.
     less = leaves(leaf1c=Leaf1C(8, 3, 7, 0), leaf0a=Leaf0A.of(1, gp=3, fixed=2))
     poor = Vcpu(ARCHLBR, {"freezes_counters": 1}, less).state.rules
@@ -154,3 +155,6 @@ def test_a_legacy_guest_has_its_own_pmu_version() -> None:
     w = old_part(ARCHLBR, v.state.cpuid._replace(leaf0a=pmu(2)))
     assert (v.state.rules.facility.pmu_version, w.state.rules.facility.pmu_version) == (4, 2)
     assert w.state.rules.facility == v.platform.facility._replace(pmu_version=2)
+    # A leaf 1CH without the feature bit says nothing.
+    told = old_part(ARCHLBR, v.state.cpuid._replace(leaf1c=Leaf1C(8, 7, 7, 0)))
+    assert (told.state.rules.flavour, told.state.rules.facility) == (5, v.platform.facility)

@@ -20,7 +20,8 @@ from archlbr.vpmu.actions import (
     VcpuLoad,
     VcpuPut,
 )
-from archlbr.vpmu.designs import ARCHLBR, SERIES_V2
+from archlbr.vpmu.designs import ARCHLBR, SERIES_V2, Design
+from archlbr.vpmu.ownership import asked
 from archlbr.vpmu.state import BUSY, FAILS, FREE, Kept, Nested, Vmcs
 from tests.vpmu.parts import (
     CTL,
@@ -267,3 +268,32 @@ def test_l2_has_no_registers_of_its_own_where_the_controls_are_hidden() -> None:
     assert (v.state.guest.ctl, v.state.guest.debugctl, v.state.nested) == (ALL, 0, Nested())
     v.enter()
     assert (v.state.vmcs.passthrough, v.state.vmcs.xss_exiting) == (32, 0)
+
+
+def test_depth_written_forgets_entries_and_counts_in_both_files_and_keeps_the_rest() -> None:
+    v = asking(guest=leaves((8, 16, 32)))
+    v.hi(XSS, LBR_XSS)
+    assert v.hi(DEPTH, 16) == "ok"
+    assert v.state.lbr == file(16, ler=LER)
+    assert v.state.guest == file(16, ctl=ALL, xss=LBR_XSS)
+    assert v.state.vmcs.passthrough == 16
+
+
+def test_lbrs_asked_for_in_the_guest_are_frozen_or_not_as_the_guest_is() -> None:
+    for frozen in (0, 1):
+        v = Vcpu(ARCHLBR)
+        v.enter()
+        v.wr(STATUS_SET, FRZ * frozen)
+        v.wr(CTL, ALL)
+        assert (v.state.owned, v.state.lbr.frozen, v.state.lbr.ctl, v.state.lbr.debugctl) == (1, frozen, ALL, 0)
+        v.branch(0x10, 0x18)
+        assert v.froms(1) == [0x10 * (1 - frozen)]
+
+
+@pytest.mark.parametrize("design", [ARCHLBR, SERIES_V2])
+def test_who_asks_twice_or_has_no_lbrs_gets_nothing_new(design: Design) -> None:
+    none = Vcpu(design, guest=leaves(leaf1c=None))
+    assert asked(design, none.platform, none.state) == none.state
+    waiting = Vcpu(design)
+    waiting.state = waiting.state._replace(event=1)
+    assert asked(design, waiting.platform, waiting.state) == waiting.state

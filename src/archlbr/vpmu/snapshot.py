@@ -241,7 +241,7 @@ def _impossible(image: Image, rules: Rules) -> str:
     wrong = [name for name in flags if getattr(image, name) > 1]
     freezes = msrs.DEBUGCTL_FREEZE_LBRS | msrs.DEBUGCTL_FREEZE_PERFMON * rules.freezes_counters
     limits = {
-        "xcr0": image.xcr0 | 1 if image.xcr0 & 1 else 0,
+        "xcr0": image.xcr0 if image.xcr0 & 1 else 0,
         "nested_entry_controls": VM_ENTRY_LOAD_IA32_LBR_CTL,
         "nested_exit_controls": VM_EXIT_CLEAR_IA32_LBR_CTL,
         "nested_l1_ctl": rules.facility.ctl_legal,
