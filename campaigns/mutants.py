@@ -30,7 +30,7 @@ ROOMS = ("lbr", "vpmu")
 SAMPLE = 1200
 COPIED = ("src", "tests", "docs", "bench", "campaigns", "README.md", "CHANGELOG.md", "Makefile")
 TESTS = ("tests/lbr", "tests/vpmu", "tests/contract/test_repairs.py")
-# A process of its own would not see the mutant; the rest are held by faster tests, and take most of the time.
+# A process of its own would not see the mutant; the invariants are held by faster tests, and take most of the time.
 LEFT_OUT = ("tests/lbr/test_native_call.py", "tests/vpmu/test_invariants.py")
 # What a survivor runs under once more, in a process of its own: mutmut chooses a mutant after the import, when the
 # tables of registers have been built of the functions as they are.
