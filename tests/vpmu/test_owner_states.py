@@ -297,3 +297,12 @@ def test_who_asks_twice_or_has_no_lbrs_gets_nothing_new(design: Design) -> None:
     waiting = Vcpu(design)
     waiting.state = waiting.state._replace(event=1)
     assert asked(design, waiting.platform, waiting.state) == waiting.state
+
+
+def test_legacy_lbrs_asked_for_in_the_guest_record_at_once() -> None:
+    v = old_part(ARCHLBR)
+    v.enter()
+    assert v.wr(DEBUGCTL, 1 | FREEZE) == "ok"
+    assert (v.state.owned, v.state.lbr.debugctl, v.state.guest.debugctl) == (1, 1 | FREEZE, 1 | FREEZE)
+    v.branch(0x10, 0x18)
+    assert v.state.lbr.stack[1][:2] == (0x10, 0x18)
