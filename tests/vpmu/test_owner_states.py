@@ -153,6 +153,7 @@ def test_entry_and_exit_switch_ctl_debugctl_and_xss_and_put_the_host_s_back() ->
     assert v.state.lbr == before.lbr._replace(since=0, timed=0, pending=0)
     assert v.state.guest == before.guest
     assert (v.state.kept, flags(v)) == (Kept(), (0, 1, 1, 1, FREE))
+    assert v.state.vmcs == Vmcs(ALL, FREEZE | FREEZE_SMM, ENTRY, EXIT, 0, 32)
 
 
 def test_an_entry_under_a_host_without_freeze_while_smm_sets_none() -> None:

@@ -66,6 +66,12 @@ def test_why_a_guest_has_no_lbrs_on_other_hosts_and_designs() -> None:
     assert reason(ARCHLBR, old.platform, OLD, 5, 4) == ""
     model = "model-specific LBRs need the host's model in CPUID.1:EAX"
     assert reason(ARCHLBR, old.platform, OLD._replace(signature=SPR + 1), 5, 4) == model
+    assert reason(ARCHLBR, old.platform, OLD, 0x2000, 4) == "IA32_PERF_CAPABILITIES.LBR_FMT is 0"
+    hidden = Vcpu(ARCHLBR, {"entry_controls": 0})
+    lacking = "KVM cannot virtualize the LBRs here: the VMX controls or the PMU are missing"
+    assert reason(ARCHLBR, hidden.platform, leaves(), 0x3F, 5) == lacking
+    narrow = "the guest has no long mode (CPUID.80000001H:EDX[29])"
+    assert reason(ARCHLBR, v.platform, leaves(long_mode=0), 0x3F, 5) == narrow
     deepest = "CPUID.1CH offers depths (8,), not 32 alone"
     assert reason(SERIES_V2, v.platform, leaves((8,)), 0x3F, 5) == deepest
 

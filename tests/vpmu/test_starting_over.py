@@ -150,3 +150,4 @@ def test_a_fresh_vcpu() -> None:
     assert v.state == (*fields, leaves(), v.state.rules, 0, 1, 0)
     old = Vcpu(ARCHLBR, guest=leaves(leaf0a=pmu(1), pdcm=0))
     assert old.state.pmu == Pmu((0,) * 4, (0,) * 4, (), 0, 0, 0, 0)
+    assert Vcpu(ARCHLBR, guest=leaves(leaf0a=pmu(2))).state.pmu.global_ctrl == 0xF
