@@ -131,6 +131,14 @@ class AddressSpaces:
         A process's first picture also answers for what came before it: a recorder may note mappings late.
         """
         found = np.full(len(addresses), -1, dtype=np.int64)
+        if not len(addresses):
+            return found
+        # As nearly always: one process, that maps nothing meanwhile, and no kernel.
+        process = self._processes.get(int(pids[0]))
+        if process is not None and (pids == pids[0]).all() and not (addresses >> np.uint64(KERNEL_BIT)).any():
+            first, last = process.epochs(np.array([times.min(), times.max()], dtype=np.uint64)).tolist()
+            if first == last and len(addresses) >= len((picture := process.after(first)).starts):
+                return picture.find(addresses)
         owner = np.where(addresses >> np.uint64(KERNEL_BIT), KERNEL_PID, pids)
         for pid in np.unique(owner).tolist():
             process = self._processes.get(pid)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from archlbr.errors import InputError
 from archlbr.profile.perfdata import attr as a
 from archlbr.profile.perfdata.records import CPUMODE_MASK
-from archlbr.profile.stack import ENTRY, Samples, Words
+from archlbr.profile.stack import ENTRY, Entries, Samples, Words
 
 Places = NDArray[np.int64]
 
@@ -90,14 +90,26 @@ def decode(words: Words, starts: Places, lengths: Places, attr: a.Attr, offset: 
     else:
         first = cursor.at
     offsets = np.concatenate(([0], np.cumsum(counts)))
-    entries = np.empty(int(offsets[-1]), dtype=ENTRY)
-    place = np.repeat(first - 3 * offsets[:-1], counts) + 3 * np.arange(len(entries))
-    for index, name in enumerate(("from", "to", "flags")):
-        entries[name] = words[place + index]
+    entries = _entries(words, first, counts, offsets)
     low = (task & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.int32)
     high = (task >> np.uint64(32)).astype(np.uint32).view(np.int32)
     cpumode = (words[starts] >> np.uint64(32) & np.uint64(CPUMODE_MASK)).astype(np.uint8)
     return Samples(low, high, time, ip, period, cpumode, entries, offsets)
+
+
+def _entries(words: Words, first: Places, counts: Places, offsets: Places) -> Entries:
+    if offsets[-1] and (counts == counts[0]).all():
+        # Most profiles are of full stacks in records of one length: then the entries are a rectangle.
+        steps = np.diff(first)
+        if not len(steps) or (steps == steps[0]).all():
+            width, start, step = 3 * int(counts[0]), int(first[0]), int(steps[0]) if len(steps) else 0
+            rows = np.lib.stride_tricks.as_strided(words[start:], (len(first), width), (8 * step, 8), writeable=False)
+            return np.ascontiguousarray(rows).view(ENTRY).reshape(-1)
+    entries = np.empty(int(offsets[-1]), dtype=ENTRY)
+    place = np.repeat(first - 3 * offsets[:-1], counts) + 3 * np.arange(len(entries))
+    for index, name in enumerate(("from", "to", "flags")):
+        entries[name] = words[place + index]
+    return entries
 
 
 def _skip_read(cursor: _Cursor, read_format: int) -> None:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _USER_TYPE = 64
 
 
+# After so many records with the same header the next ones are looked at together: the samples of full branch stacks.
+_ALIKE = 8
+
+
 class Walk(NamedTuple):
     """The whole records of a stretch: their starts and lengths in words, int64[n]; how many bytes to go on behind.
 
@@ -34,6 +38,14 @@ class Walk(NamedTuple):
     lengths: NDArray[np.int64]
     used: int
     skip: int
+
+
+def _run(words: Words, at: int, header: int) -> list[int]:
+    # The starts of the whole records from `at` on that have the header of those before them.
+    stride = header >> 51
+    heads = words[at : len(words) - stride + 1 : stride] == np.uint64(header)
+    count = len(heads) if heads.all() else int(np.argmin(heads))
+    return list(range(at, at + count * stride, stride))
 
 
 def walk(words: Words, offset: int) -> Walk:
@@ -47,11 +59,19 @@ def walk(words: Words, offset: int) -> Walk:
     end, at, skip = len(view), 0, 0
     starts: list[int] = []
     append = starts.append
+    before, alike = 0, 0
     while at < end:
         header = view[at]
+        alike = alike + 1 if header == before else 0
+        before = header
         size = header >> 48
         after = at + (size >> 3)
         kind = header & 0xFFFFFFFF
+        if alike >= _ALIKE and kind < _USER_TYPE and after <= end:
+            starts += _run(words, at, header)
+            at = starts[-1] + (size >> 3)
+            alike = 0
+            continue
         if size < 8 or (size & 7 and kind < _USER_TYPE):
             raise InputError(f"record at offset {offset + 8 * at:#x}: size {size} is no multiple of 8; damaged file")
         if after + (size & 7 > 0) > end:
