@@ -66,6 +66,19 @@ def test_abort_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["perf.data"]
 
 
+def test_a_file_is_copied_behind_what_was_written(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(range(256)) * 5000)
+    with Output(tmp_path / "perf.data") as out:
+        out.write(b"head")
+        out.copy(source)
+        out.write(b"tail")
+    assert (tmp_path / "perf.data").read_bytes() == b"head" + source.read_bytes() + b"tail"
+    with pytest.raises(InputError, match="cannot write"), Output(tmp_path / "perf.data") as out:
+        out.copy(tmp_path / "none")
+    assert (tmp_path / "perf.data").read_bytes().startswith(b"head")
+
+
 def test_an_exception_aborts(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), Writer(tmp_path / "perf.data", ATTR):
         _ = 1 // 0

@@ -197,9 +197,7 @@ def _write(data: Path, form: Form, program: str, out: Output) -> None:
     from archlbr.profile.text import preaggregated, script
 
     if form is Form.PERF_DATA:
-        with data.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                out.write(chunk)
+        out.copy(data)
     else:
         with Reader(data) as reader:
             own = os.path.realpath(program)

@@ -81,9 +81,7 @@ def write(folder: Path, out: Output | None) -> Summary:
     if out.name.endswith(".parquet"):
         table = folder / "table.parquet"
         summary = write_parquet(spools, table)
-        with table.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                out.write(chunk)
+        out.copy(table)
     else:
         summary = write_text(spools, out.write)
     out.commit()
