@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.guests.build import Guests
 from tests.oracle.stepper import Oracle
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C as at a terminal: a script's background ignores it, and what is started here would, too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -111,3 +113,15 @@ def test_a_guest_that_handles_ctrl_c_ends_as_it_likes(tmp_path: Path) -> None:
     out, err = running.communicate(timeout=60)
     assert (running.returncode, out, b"Traceback" in err) == (5, b"caught\n", False)
     assert profile.exists()
+
+
+@pytest.mark.parametrize("engine", ["unicorn", "qemu"])
+def test_what_was_ignored_is_ignored(engine: str, tmp_path: Path) -> None:
+    """As in the background of a script; bash tells of the signals that were ignored as it was started."""
+    if engine == "qemu" and shutil.which("qemu-x86_64") is None:
+        pytest.skip("qemu-x86_64 is not installed")
+    words = archlbr("record", "--engine", engine, "-o", tmp_path / "out", "--", "/bin/bash", "-c", "trap")
+    quoted = " ".join(shlex.quote(str(word)) for word in words)
+    for ignored, told in (("INT QUIT", b"trap -- '' SIGINT\ntrap -- '' SIGQUIT\n"), ("", b"")):
+        before = f"trap '' {ignored}; " if ignored else ""
+        assert run(["/bin/bash", "-c", f"trap - INT QUIT; {before}{quoted}"]).out == told

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import tarfile
-from typing import TYPE_CHECKING, NamedTuple, cast
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from unicorn import x86_const as x86
@@ -23,7 +24,6 @@ from tests.guests.linux import FOLDER, TEXT_AT, TEXT_END
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -121,7 +121,8 @@ def boot(folder: Path, jobs: dict[str, tuple[str, str]] = JOBS | TURNS, model: M
             else:
                 board.trace(_Copies(traces[name]).take, TEXT_AT, TEXT_END)
     with tarfile.open(fileobj=io.BytesIO(bytes(sent))) as profiles:
-        profiles.extractall(folder, filter="data")
+        for member in profiles:
+            (folder / Path(member.name).name).write_bytes(cast("IO[bytes]", profiles.extractfile(member)).read())
     return Guest(console.decode(errors="replace"), folder, traces, int(board.words[at.RETIRED]), moves)
 
 

@@ -171,10 +171,10 @@ class Signals:
             syscalls.TGKILL, self._kernel.call(syscalls.GETPID), self._kernel.call(syscalls.GETTID), number
         )
 
-    # What the process was started with stays: ignored signals (nohup) are ignored. The interpreter ignores SIGPIPE and
-    # SIGXFSZ and catches SIGINT for itself; a program started here has their defaults.
+    # What the process was started with stays: ignored signals (nohup, a script's background) are ignored. The
+    # interpreter ignores SIGPIPE and SIGXFSZ for itself; a program started here has their defaults.
     def _adopt(self, number: int) -> None:
-        if number not in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        if number not in (signal.SIGPIPE, signal.SIGXFSZ):
             current = (ctypes.c_uint64 * 4)()
             self._kernel.call(syscalls.RT_SIGACTION, number, 0, ctypes.addressof(current), 8)
             if current[0] == linux.SIG_IGN:

@@ -136,7 +136,8 @@ def _be_command(
             # Python ignores these two for itself; the program has what it would have had.
             for number in (signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a script's background
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_PASSED_ON, signal.SIGCHLD))
             before()
             os.execve(path, command, environment)  # noqa: S606 - running programs is the job
