@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from archlbr.cpu import words as at
 from archlbr.machine import hooks
 from archlbr.profile.perfdata.reader import Reader
 from archlbr.profile.stack import MISPRED
@@ -32,8 +33,8 @@ MARKS = ("<!-- window: begin -->", "<!-- window: end -->")
 _RECORD = """
 import sys
 from archlbr.cli.app import main
-from archlbr.machine import hooks
-hooks.LEARNT = int(sys.argv[1])
+from archlbr.cpu import words
+words.LEARNT = int(sys.argv[1])
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -68,7 +69,7 @@ def measured() -> str:
                 continue
             words = template.filled(inputs).words
             for period in PERIODS:
-                short, long = (recorded(words, folder / "perf.data", period, n) for n in (hooks.LEARNT, hooks.NEVER))
+                short, long = (recorded(words, folder / "perf.data", period, n) for n in (at.LEARNT, hooks.NEVER))
                 assert np.array_equal(short[["from", "to"]], long[["from", "to"]]), f"{template.name}: other branches"
                 said, true = (entries["flags"] & np.uint64(MISPRED) != 0 for entries in (short, long))
                 rows.append(
@@ -86,7 +87,7 @@ def measured() -> str:
         "period",
         "entries",
         "mispredicted, all seen",
-        f"the last {hooks.LEARNT:,} seen",
+        f"the last {at.LEARNT:,} seen",
         "entries differ",
     ]
     return "\n".join(table(head, rows))

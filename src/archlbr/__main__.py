@@ -1,6 +1,6 @@
 """`python -m archlbr`: the same as the `archlbr` command."""
 
-from archlbr.cli import main
+from archlbr.cli import command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command()

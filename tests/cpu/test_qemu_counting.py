@@ -202,7 +202,7 @@ def test_most_of_a_long_period_is_not_written(driver: ctypes.CDLL) -> None:
     written, counted = (read(driver, told, 9001, how, 20000) for how in (False, True))
     assert counted[:3] == written[:3]
     assert len(counted.samples) >= 3 * 8 * hooks.SAMPLE_ROW
-    assert counted.words < written.words / 5  # 1024 of 9001 taken branches, and those that are not taken
+    assert counted.words < written.words / 5  # 256 of 9001 taken branches, and those that are not taken
 
 
 def test_after_a_signal_the_reader_is_asked_and_counting_goes_on(driver: ctypes.CDLL) -> None:

@@ -1,5 +1,5 @@
 """The command line: one file a verb; `main` is the entry point."""
 
-from archlbr.cli.app import main
+from archlbr.cli.app import command, main
 
-__all__ = ["main"]
+__all__ = ["command", "main"]

@@ -7,12 +7,13 @@ inside their functions, so that `archlbr --help` is quick.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -46,6 +47,8 @@ WRONG_USE = 2
 COMPLETE = "_ARCHLBR_COMPLETE"
 NO_MEMORY = "this host has too little memory for that, or a limit is set; end other programs, or raise it (ulimit -v)"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+ENDS_AT_ONCE = ("record", "trace")
 
 # A program and its arguments follow: options end at the first word that is none, as in `perf record ls -l`.
 TAKES_A_PROGRAM = {"allow_interspersed_args": False}
@@ -159,3 +162,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         silence_stdout()
         complain(f"cannot write {refusal.filename or 'the output'}: {refusal.strerror}; make room, or write elsewhere")
         return WRONG_USE
+
+
+def command() -> NoReturn:
+    """Run `archlbr` as the shell's command, and end the process with its exit status.
+
+    After a recording the process ends at once: to take compiled code and its memory apart would cost a tenth of a
+    second, and the kernel does it anyway. Files are whole by then, and temporary folders gone.
+    """
+    status = main()
+    if sys.argv[1:2] and sys.argv[1] in ENDS_AT_ONCE:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+    raise SystemExit(status)

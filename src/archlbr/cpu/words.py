@@ -60,7 +60,7 @@ JOURNAL_USED = 29  # rows of the journal in use
 
 # The predictor looks at branches once TAKEN has reached this: no verdict on those before is ever shown.
 LEARN_FROM = 30
-LEARNT = 1024  # that many before a sample: they reach each place of its tables (docs/decisions/011)
+LEARNT = 256  # that many before a sample: what it knew before changes few verdicts (docs/decisions/011)
 
 VOLATILE = 32  # pairs (start, end), VOLATILE_RANGES of them
 VOLATILE_RANGES = 64
