@@ -1,6 +1,6 @@
 """How near sampled profiles come to the truth, on five Debian programs.
 
-    python -m bench.accuracy [--quick]
+    python -m bench.accuracy [--quick] [--write]
 
 Each program runs once under `trace`, which lists every branch, and once a period under `record`; both are counted as
 (file, offset) edges and compared. A shallower stack is the newest entries of a deeper one, so that one recording

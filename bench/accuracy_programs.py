@@ -24,7 +24,7 @@ ENVIRONMENT = {
 
 
 class Program(NamedTuple):
-    """A command line; `{data}` and `{sql}` stand for files."""
+    """A command line; `{data}` stands for the file of input."""
 
     name: str
     words: tuple[str, ...]

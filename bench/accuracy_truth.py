@@ -57,7 +57,7 @@ class Files:
 
 
 class Truth(NamedTuple):
-    """An exact run. branches: how many. edges: each counted. targets: TO of each STACK_PERIODth branch, with its call
+    """An exact run. branches: how many. edges: each counted. targets: TO of each `stacks_every`th branch, with its call
     stack (FROM of each call, newest first, uint64[n, 32]) and depth.
     """
 

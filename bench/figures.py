@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def median(values: Sequence[float], unit: str = "s", digits: int = 2) -> str:
-    """Return `median (fastest to slowest) unit`."""
+    """Return `median (least to greatest) unit`."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f}) {unit}".rstrip()
 

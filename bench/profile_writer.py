@@ -1,6 +1,6 @@
 """How fast profiles are written, merged and read, and that memory stays flat.
 
-    python bench/profile_writer.py [SAMPLES] [ROUNDS]
+    python -m bench.profile_writer [SAMPLES] [ROUNDS]
 
 Each figure is measured in a process of its own: 32-deep samples, a batch of 4096 at a time, the file included. `full`
 stacks have 32 entries each, `mixed` ones 0 to 32. Memory is the peak growth over the state after the imports and the
@@ -91,7 +91,12 @@ JOBS = ("write full", "write mixed", "merge full", "merge 4 processes", "read fu
 def run(job: str, samples: int) -> tuple[float, int]:
     """Return seconds and KiB of one job in a process of its own."""
     done = subprocess.run(
-        [sys.executable, __file__, "--job", job, str(samples)], capture_output=True, text=True, check=True, timeout=600
+        [sys.executable, "-m", "bench.profile_writer", "--job", job, str(samples)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
     )
     seconds, kib = done.stdout.split()
     return float(seconds), int(kib)

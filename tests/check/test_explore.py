@@ -17,7 +17,7 @@ from tests.check.classics import CounterRace, Peterson, Philosophers, Ring
 def test_the_counter_race_s_lost_update_is_found_in_four_steps() -> None:
     lost = always("all counted", lambda s: any(pc < 2 for pc, _ in s[1]) or s[0] == 2)
     found = explore(CounterRace(2), [lost])
-    # By hand, by the two counters: 00 1, 10 and 01 2, 20 and 02 2, 11 1, 21 and 12 2 each, 22 2 (counted 1 or 2).
+    # By hand, by the two pcs: 00 1, 10 and 01 2, 20 and 02 2, 11 1, 21 and 12 2 each, 22 2 (counted 1 or 2).
     assert (found.complete, found.states) == (True, 12)
     assert len(found.found["all counted"]) == 4
     assert found.found["all counted"] == (0, 1, 0, 1)

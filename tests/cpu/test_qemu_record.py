@@ -112,7 +112,7 @@ def test_a_process_that_is_killed_is_named(guests: Guests, tmp_path: Path) -> No
     assert profile.stat().st_size > 5_000
 
 
-def test_a_program_that_qemu_does_not_run_is_named(tmp_path: Path) -> None:
+def test_nothing_is_said_of_a_file_that_execve_refuses(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("echo not an ELF file\n")
     other.chmod(0o755)

@@ -143,9 +143,13 @@ def test_what_the_handler_raises_is_raised_when_the_engine_stops(engine: Supervi
 def test_two_engines_ask_their_own_handlers(engine: SupervisorEngine, registers: Registers) -> None:
     other = Registers()
     second = SupervisorEngine(other, lambda leaf, subleaf: (0, 0, 0, 0))
+    second.uc.mem_map(CODE, 0x1000)
+    second.uc.mem_write(CODE, bytes.fromhex("b9cf140000 0f32"))
+    second.run(CODE, CODE + 7)
+    assert (registers.asked, other.asked) == ([], [("rdmsr", 0x14CF)])
     second.close()
     run(engine, "b9ce140000 0f32")
-    assert (registers.asked, other.asked) == ([("rdmsr", 0x14CE)], [])
+    assert (registers.asked, other.asked) == ([("rdmsr", 0x14CE)], [("rdmsr", 0x14CF)])
 
 
 def test_no_two_words_of_the_shared_page_are_one() -> None:

@@ -1,4 +1,4 @@
-"""Damaged inputs are taken or refused, no parser ends in another exception: `campaigns.fuzz` a thousand times over."""
+"""Damaged inputs are taken or refused, no parser ends in another exception: `campaigns.fuzz` sixty times a parser."""
 
 from __future__ import annotations
 

@@ -170,7 +170,9 @@ def test_what_is_read_of_a_program(tmp_path: Path) -> None:
     assert [part.protection for part in image.segments] == [5, 3]
 
 
-@pytest.mark.parametrize(("header", "executable"), [((), 1), ((segment(STACK, 7, 0, 0, 0, 0),), 1)])
+@pytest.mark.parametrize(
+    ("header", "executable"), [((), 1), ((segment(STACK, 7, 0, 0, 0, 0),), 1), ((segment(STACK, 6, 0, 0, 0, 0),), 0)]
+)
 def test_a_stack_is_executable_unless_the_program_says_otherwise(
     header: tuple[bytes, ...], executable: int, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ int main(void) {
     if (page == MAP_FAILED) return 99;
     int sum = 0;
     for (int round = 1; round < 30; round++) {
-        unsigned char *at = page + (round % 3) * 4090; /* the last of three lies over the page end */
+        unsigned char *at = page + (round % 3) * 4090; /* the first of three lies over the page end */
         if (round % 3 == 2) at = page + 100;
         mprotect(page, 8192, PROT_READ | PROT_WRITE);
         emit(at, (unsigned char)round);

@@ -73,7 +73,7 @@ def wrmsr(msr: int, value: int) -> bytes:
 
 
 class Guest:
-    """A board in ring 0 with CR4.OSXSAVE set, XCR0 = 3 and handlers for all vectors."""
+    """A board in ring 0 with handlers for all vectors; CR4.OSXSAVE is set unless osxsave=0."""
 
     def __init__(self, model: str = "sapphire-rapids", hidden: tuple[str, ...] = (), osxsave: int = 1) -> None:
         processor = MODELS[model]

@@ -228,7 +228,7 @@ def test_a_debug_exception_clears_the_enable_bit_and_is_not_recorded(model: str)
 @pytest.mark.parametrize(
     ("instruction", "vector"),
     [
-        ("480fc72f", 6),  # xsaves64 [rdi]: CPUID offers no XSAVE
+        ("480fc72f", 6),  # xsaves64 [rdi]: CR4.OSXSAVE is 0, as for those below
         ("480fc71f", 6),  # xrstors64 [rdi]
         ("480fae27", 6),  # xsave64 [rdi]
         ("480fae2f", 6),  # xrstor64 [rdi]

@@ -94,7 +94,7 @@ def stepped_into(code: str) -> tuple[list[tuple[int, int]], tuple[int | None, ..
 @pytest.mark.parametrize("prefixes", ["", "2e2e", "66f248"])
 def test_int1_is_a_trap_to_vector_1_that_leaves_dr6_alone(prefixes: str) -> None:
     length = len(prefixes) // 2 + 1
-    found = stepped_into(prefixes + "f1")
-    assert found == ([(0, 0)], found[1], length, 0xFFFF0FF0)
-    assert found[1] == stepped_into("cd01")[1]  # what INT 1 counts: the branch, and as many instructions
-    assert found[1][0] == 1
+    branches, counted, pushed, dr6 = stepped_into(prefixes + "f1")
+    assert (branches, pushed, dr6) == ([(0, 0)], length, 0xFFFF0FF0)
+    assert counted == stepped_into("cd01")[1]  # what INT 1 counts: the branch, and as many instructions
+    assert counted[0] == 1

@@ -77,7 +77,8 @@ class Both:
         if not owned:
             assert self.act(vpmu.Release()) == DONE
         assert self.act(vpmu.VmEntry()) == DONE
-        assert self.state.owned == int(owned and bool(ctl & 1)) or not owned
+        if owned:
+            assert self.state.owned == ctl & 1
 
     def act(self, action: vpmu.Action) -> object:
         self.state, outcome = step(ARCHLBR, self.platform, self.state, action)

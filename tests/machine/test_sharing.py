@@ -246,7 +246,7 @@ def test_what_a_run_breaks_the_model_breaks_on_the_same_path(design: str) -> Non
 def test_the_exit_path_runs_before_an_nmi_where_a_design_handles_it_late() -> None:
     pcpu = finish(shared(HYPERVISORS["vlbr-6.1"], S, [plain(4_000)], OF_GUEST, share=2_000))
     host = pcpu.findings.host
-    assert pcpu.findings.broken == {"H3": pcpu.findings.broken["H3"]}
+    assert set(pcpu.findings.broken) == {"H3"}
     assert host.foreign >= 32 * pcpu.findings.broken["H3"]  # whole stacks of the host's in samples of the guest
 
 

@@ -33,7 +33,7 @@ BLOCKS = [
     Block(0x1040, 0x1050, 0x104F, 7, Kind.RET),
     Block(0x1030, 0x1040, 0x103E, 1, Kind.IND_JMP),
     Block(0x1050, 0x1060, 0x105F, 4, Kind.NONE),
-    # Its counter is the first block's too: so far apart that the table has one place for both.
+    # Its last instruction is given the first block's address: both have one counter.
     Block(0x1060, 0x1070, 0x100E, 6, Kind.COND),
 ]
 SPREAD = njit(error_model="numpy")(lambda address: spread(address))

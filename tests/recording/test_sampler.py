@@ -101,14 +101,8 @@ def test_the_counter_of_instructions(period: int, times: list[int], following: i
     assert (machine[hooks.NEXT_TAKEN], machine[hooks.NEXT_RETIRED]) == (hooks.NEVER, period)
     machine.run(*[A, B] * 4, A)  # the clock at the starts of blocks: 0 1 11 12 22 23 33 34 44
     assert machine[at.RETIRED] == 44
-    due, expected = period, []
-    for clock in (0, 1, 11, 12, 22, 23, 33, 34, 44):
-        if clock >= due:
-            expected.append(clock)
-            while due <= clock:
-                due += period
-    assert [time for _, time, _ in machine.samples] == expected == times
-    assert machine[hooks.NEXT_RETIRED] == due == following
+    assert [time for _, time, _ in machine.samples] == times
+    assert machine[hooks.NEXT_RETIRED] == following
 
 
 def test_a_full_buffer_stops_the_engine_and_loses_nothing(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def _(make, _design):
 
 
 def moved(v, w):
-    """Do as the issue's VMM: read every value, write XSS, DEPTH, records, CTL; return what reads back."""
+    """Do as a VMM does: read every value, write XSS, DEPTH, records, CTL; return what reads back."""
     w.hi(XSS, v.hi(XSS))
     w.hi(DEPTH, v.hi(DEPTH))
     for block in (FROM, TO):

@@ -52,9 +52,6 @@ def _kinds() -> npt.NDArray[np.uint8]:
 
 KIND_OF: Final = _kinds()
 
-# cs_insn of capstone 5: id at 0, address at 8, size at 16 (capstone.h).
-_INSN_SIZE = 16
-
 _NONE = int(BranchKind.NONE)
 _OTHER = int(BranchKind.OTHER)
 _REL_JMP, _IND_JMP = int(BranchKind.REL_JMP), int(BranchKind.IND_JMP)

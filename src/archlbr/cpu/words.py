@@ -1,6 +1,6 @@
 """The words that compiled hooks and Python share: one flat uint64 array, each word named once.
 
-The hooks in `blocks` and `intercepts` read and write them while guest code runs; `engine` reads them when it stops.
+The hooks of `machine` and of `intercepts` read and write them while guest code runs; `engine` reads them when it stops.
 Addresses of C functions come first, so that no compiled code holds one ("ours", docs/decisions/010).
 """
 

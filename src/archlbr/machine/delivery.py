@@ -39,7 +39,7 @@ _IDT: Final = 2
 _INT_LENGTH: Final = 2
 _PAGE_FAULT: Final = 14
 _ADDRESSED: Final = (0, 6, 16, 19)
-# Those that come after their instruction; the others are faults, whose frame has RF set (SDM vol. 3B, 17.3.1.1).
+# Those that come after their instruction; the others are faults, whose frame has RF set (SDM vol. 3B, 18.3.1.1).
 _TRAPS: Final = (1, 3, 4)
 _RESUME_FLAG: Final = 1 << 16
 

@@ -1,6 +1,6 @@
 """Loading a program: the first one, and every one that execve names.
 
-`cli` calls `start`; `machine.calls` calls `execve`. Segments are mapped as fs/binfmt_elf.c maps them,
+`machine.supervise` calls `start`; `machine.calls` calls `execve`. Segments are mapped as fs/binfmt_elf.c maps them,
 position-independent ones at fixed bases, so that two runs look alike.
 """
 

@@ -198,6 +198,8 @@ class AddressSpace:
             if not flags & MREMAP_MAYMOVE:
                 return -errno.ENOMEM
             target = self._choose(0, new_size)
+            if target < 0:
+                return target
         elif target % PAGE or (target < address + old_size and target + new_size > address):
             return -errno.EINVAL
         elif not self._claim(target, new_size):

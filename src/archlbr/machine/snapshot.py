@@ -61,7 +61,7 @@ _POSSIBLE: Final[dict[str, Container[int]]] = {
     "by_ring": _NUMBER,
 }
 DEVICES: Final = ("apic", "pic", "pit", "serial", "second", "cmos", "firmware")
-_LEAST, _MOST = 1 << 20, 1 << 32
+_LEAST, _MOST = 1 << 20, 3 << 30  # below the devices; `run --memory` goes as far
 
 
 class Head(NamedTuple):

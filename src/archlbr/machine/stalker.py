@@ -28,7 +28,7 @@ from archlbr.cpu.stalker.launch import hold_at_entry, trace_me
 from archlbr.errors import InputError
 from archlbr.guest.linking import linking
 from archlbr.machine import supervise
-from archlbr.machine.progress import Counted, counted
+from archlbr.machine.progress import counted
 from archlbr.machine.regions import Region
 from archlbr.machine.streams import Process, Thread
 
@@ -61,7 +61,7 @@ class StalkedProcess(Process):
 
     def read_all(self) -> None:
         """Read what every thread has written since."""
-        for number in range(self.ring.word(agent.THREADS_AT)):
+        for number in range(min(self.ring.word(agent.THREADS_AT), stream.THREADS)):
             self.read_thread(number)
 
     def read_thread(self, number: int) -> None:
@@ -145,7 +145,8 @@ class Watcher:
             process.read_all()
         except BaseException as error:
             self.failure = error
-            os.kill(process.pid, signal.SIGKILL)
+            if not self.ended.is_set():
+                os.kill(process.pid, signal.SIGKILL)
 
 
 def run_on_stalker(

@@ -1,9 +1,9 @@
 """The compiled readers of a stream of blocks: what `machine.hooks` does as a block starts, here for blocks that ran.
 
-QEMU's plugin writes which blocks ran (`cpu.qemu.stream`); these functions take them one by one, as `machine.qemu` calls
-them. Which branch was taken, what the predictor says, the LBRs, the counter and the sample are the functions that the
-hooks use, over the same words; only the table of blocks is another, behind the hooks' own words.
-Design: docs/decisions/042.
+QEMU's plugin or Stalker's transform writes which blocks ran (`cpu.qemu.stream`); these functions take them one by one,
+as `machine.streams` calls them. Which branch was taken, what the predictor says, the LBRs, the counter and the sample
+are the functions that the hooks use, over the same words; only the table of blocks is another, behind the hooks' own
+words. Design: docs/decisions/042.
 """
 
 from __future__ import annotations

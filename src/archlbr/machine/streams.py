@@ -1,7 +1,7 @@
 """What a process writes that runs elsewhere: its threads' streams of blocks, turned into what a recorder is told.
 
-`machine.qemu` and `machine.stalker` say when there is something to read; `machine.streaming` is the compiled reader.
-Each process has a recorder of its own, each thread a processor of its own. Design: docs/decisions/042.
+`machine.following` and `machine.stalker` say when there is something to read; `machine.streaming` is the compiled
+reader. Each process has a recorder of its own, each thread a processor of its own. Design: docs/decisions/042.
 """
 
 from __future__ import annotations

@@ -141,6 +141,8 @@ def _be_command(
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_PASSED_ON, signal.SIGCHLD))
             before()
             os.execve(path, command, environment)  # noqa: S606 - running programs is the job
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(70)
 

@@ -111,7 +111,9 @@ class Process:
             thread.tid = threading.get_native_id()
             ready.set()
             self.turns.take()
-            self.threads[thread.tid] = thread
+            if thread.ended:  # another thread has called execve meanwhile
+                self.turns.give()
+                return
             self._switch_in(thread)
             try:
                 self._loop(thread)
@@ -180,6 +182,8 @@ class Process:
             result = -syscalls.REFUSED[number]
         else:
             result = self.pass_on(thread, number, arguments)
+            if thread.ended:  # another thread has called execve meanwhile: the engine is the new program's
+                return
         if result == -ERESTARTSYS:
             self.restart_or_interrupt(thread, number, stop)
             return

@@ -1,8 +1,8 @@
-"""The recorders of a process that runs under QEMU: the block table lies behind their words, and a fork copies them.
+"""The recorders of a process on QEMU or Stalker: the block table lies behind their words, and a fork copies them.
 
-`machine.qemu` reads the streams of all guest processes in one process of ours; so a recorder is told whose it is, and a
-fork copies it instead of the process around it. Threads run at the same time, each on a processor of its own: what the
-LBRs of one hold stays while another's stream is read.
+`machine.streams` reads the streams of all guest processes in one process of ours; so a recorder is told whose it is,
+and a fork copies it instead of the process around it. Threads run at the same time, each on a processor of its own:
+what the LBRs of one hold stays while another's stream is read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _grown(words: Words, blocks: int) -> Words:
 
 
 class StreamedTracer(Tracer):
-    """Write the branches of a process under QEMU to `folder`."""
+    """Write the branches of a process on QEMU or Stalker to `folder`."""
 
     def __init__(self, folder: str, pid: int) -> None:
         super().__init__(folder)
@@ -53,7 +53,7 @@ class StreamedTracer(Tracer):
 
 
 class StreamedSampler(Sampler):
-    """Sample the branch stack of a process under QEMU into a spool in `folder`."""
+    """Sample the branch stack of a process on QEMU or Stalker into a spool in `folder`."""
 
     def __init__(self, folder: str, attr: Attr, event: Event, pid: int) -> None:
         super().__init__(folder, attr, event)

@@ -1,8 +1,8 @@
 """What the plugin writes and how it is read: the ring of a process, and messages through a FIFO.
 
 The plugin's C files are compiled with the sizes and codes that stand here. A ring holds a description of every block
-of code and, for each thread, a circle of 32-bit words: block numbers, and events between them. `machine.qemu` reads
-messages, then the streams they speak of. Design: docs/decisions/042.
+of code and, for each thread, a circle of 32-bit words: block numbers, and events between them. `machine.following`
+reads messages, `machine.streams` the streams they speak of. Design: docs/decisions/042.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ FIRST_CHUNKS: Final = 256  # of the first thread under QEMU, which runs while it
 WORDS: Final = CHUNK * CHUNKS
 BLOCKS: Final = 1 << 20
 THREADS: Final = 512
-MESSAGE_LIMIT: Final = 4096  # PIPE_BUF: messages of that size arrive whole
 
 # Words of a stream that are no block numbers, and how many words each has; 0 is nothing.
 EVENTS: Final = 0x7FFFFF00

@@ -1,6 +1,6 @@
 /* Runs in the recorded program: maps the ring, compiles transform.c, and follows main and every thread from its first instruction.
  *
- * machine/stalker.py puts `config` before it: the ring's file, the C source, the program's entry and the bytes that belong there.
+ * cpu/stalker/agent.py puts `config` before it: the ring's file, the C source, the program's entry and the bytes that belong there.
  * The program waits in a jump to itself at its entry: everything is mapped, nothing of it has run. Design: docs/decisions/044.
  */
 'use strict';

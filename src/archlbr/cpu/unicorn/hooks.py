@@ -1,7 +1,7 @@
 """Plant compiled hooks in the engine: the one call that its Python interface has no word for.
 
 That interface wraps each hook in Python; ours are addresses of compiled code (uc.h, uc_hook_add). `engine` and
-`supervisor` plant what `blocks`, `intercepts` and `machine` compile.
+`supervisor` plant what `intercepts` and `machine` compile.
 """
 
 from __future__ import annotations

@@ -33,7 +33,6 @@ SEGMENTS: Final = 10
 _LATER_FLAGS: Final = 180  # hflags2
 # Of hflags2: NMIs are blocked.
 _NMI: Final = 1 << 2
-_MASK_32: Final = (1 << 32) - 1
 _SEGMENT_REGISTERS: Final = 6  # ES to GS
 # The upper half of flat descriptors, less their base: 64-bit code, 32-bit code, 32-bit data, all accessed.
 _CODE_64, _CODE_32, _DATA_32 = 0xAF9B00, 0xCF9B00, 0xCF9300
