@@ -122,6 +122,7 @@ def test_what_was_ignored_is_ignored(engine: str, tmp_path: Path) -> None:
         pytest.skip("qemu-x86_64 is not installed")
     words = archlbr("record", "--engine", engine, "-o", tmp_path / "out", "--", "/bin/bash", "-c", "trap")
     quoted = " ".join(shlex.quote(str(word)) for word in words)
-    for ignored, told in (("INT QUIT", b"trap -- '' SIGINT\ntrap -- '' SIGQUIT\n"), ("", b"")):
+    for ignored in ("INT QUIT", "INT", ""):
         before = f"trap '' {ignored}; " if ignored else ""
-        assert run(["/bin/bash", "-c", f"trap - INT QUIT; {before}{quoted}"]).out == told
+        told = run(["/bin/bash", "-c", f"trap - INT QUIT; {before}{quoted}"]).out
+        assert [name for name in ("INT", "QUIT") if f"'' SIG{name}\n".encode() in told] == ignored.split()
