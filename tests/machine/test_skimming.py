@@ -13,7 +13,7 @@ from archlbr.arch.branches import BranchKind as Kind
 from archlbr.cpu import words as at
 from archlbr.cpu.predictor import Predictor, spread, state_of, step
 from archlbr.cpu.qemu.stream import SYSCALL
-from archlbr.machine.skimming import LEARNT, TABLE, count_only, learn_only, passes_alike
+from archlbr.machine.skimming import SETTLED_AFTER, TABLE, count_only, learn_only, passes_alike
 
 
 class Block(NamedTuple):
@@ -129,7 +129,7 @@ def test_a_counter_has_learnt_a_pass_before_passes_are_left_out() -> None:
     for sequence in range(2, 1 << 9):  # a leading one, then the branches of a pass
         for count in range(4):
             at_rest = count
-            for _ in range(LEARNT - 1):
+            for _ in range(SETTLED_AFTER - 1):
                 for place in range(sequence.bit_length() - 1):
                     at_rest = moves[sequence >> place & 1](at_rest)
             again = at_rest

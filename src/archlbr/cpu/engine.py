@@ -1,13 +1,13 @@
-"""What every engine offers: guest code runs until something needs attention.
+"""What an engine stops with, and the rights of the memory that it runs in.
 
-`machine` drives an engine through this protocol and never asks which one it is. An engine maps memory it is given,
-executes, and stops with a `Stop`; it knows nothing of LBRs or of Linux.
+`cpu.unicorn.engine` executes guest code until something needs attention, and says what by a `Stop`; `machine` asks it.
+An engine knows nothing of LBRs or of Linux.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 
 class StopReason(IntEnum):
@@ -45,25 +45,3 @@ class Protection(IntEnum):
     READ = 1
     WRITE = 2
     EXEC = 4
-
-
-class Engine(Protocol):
-    """A processor that runs guest code out of this process's own memory."""
-
-    def map(self, start: int, length: int, protection: int) -> None:
-        """Let the guest see this process's memory at the same addresses; lengths in whole pages."""
-
-    def unmap(self, start: int, length: int) -> None:
-        """Take guest memory away again."""
-
-    def protect(self, start: int, length: int, protection: int) -> None:
-        """Change the rights of mapped memory."""
-
-    def run(self, rip: int) -> Stop:
-        """Execute from `rip` until something stops it."""
-
-    def save(self) -> object:
-        """Return the register state, to be given to `restore` later."""
-
-    def restore(self, context: object) -> None:
-        """Put a saved register state back."""

@@ -155,7 +155,7 @@ def _load(process: Process, thread: Thread, path: str, program: elf.Program, env
     return ""
 
 
-# CPUID.1:EDX as AT_HWCAP shows it: FPU TSC MSR PAE CX8 APIC SEP PGE CMOV PAT CLFSH MMX FXSR SSE SSE2.
+# AT_HWCAP as a common processor's CPUID.1:EDX has it, without MCE, MTRR and MCA; what kernels alone use is in it, too.
 _HWCAP: Final = 0x078BFBFF & ~(1 << 12 | 1 << 14 | 1 << 7)
 
 

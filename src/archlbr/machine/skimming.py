@@ -31,11 +31,11 @@ TABLE: Final = max(hooks.TRACE_WORDS, hooks.SAMPLING_WORDS)  # of a stream's blo
 # place to compare with stays for twice as many blocks each time.
 LONGEST: Final = 1 << 12
 # Passes after which a predictor that sees the same pass again stays as it is: a two-bit counter takes three.
-LEARNT: Final = 4
+SETTLED_AFTER: Final = 4
 
 _COND = int(BranchKind.COND)
 _REL_JMP, _RET = int(BranchKind.REL_JMP), int(BranchKind.RET)  # these two and those between are always taken
-_TABLE, _EVENTS, _LONGEST, _LEARNT = TABLE, EVENTS, LONGEST, LEARNT
+_TABLE, _EVENTS, _LONGEST, _SETTLED_AFTER = TABLE, EVENTS, LONGEST, SETTLED_AFTER
 _ODD = at.META_REP | at.META_UNDECODED
 
 
@@ -122,7 +122,7 @@ def learn_only(words: Words, blocks: Any, position: Word, end: Word, until: Word
             gained = taken - taken_there
             if current == anchor and gained != 0 and words[TOP] == top_there:
                 passes = passes_alike(blocks, position, end, lag, (until - min(until, taken)) // gained)
-                passes -= min(passes, uint64(_LEARNT))
+                passes -= min(passes, uint64(_SETTLED_AFTER))
                 position += passes * lag
                 words[at.TAKEN] += passes * gained
                 words[at.RETIRED] += passes * (words[at.RETIRED] - retired_there)
