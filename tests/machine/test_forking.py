@@ -25,7 +25,8 @@ def test_a_fork_without_descriptors_or_processes_fails_in_the_guest(
     process: Any = SimpleNamespace(
         recorder=SimpleNamespace(forking=lambda: None), engine=SimpleNamespace(registers=lambda: {"RSP": 0}), pid=1
     )
-    assert forking.fork(process, SimpleNamespace(), flags | nr.SIGCHLD, 0, 0, 0, 0) == -errno.EMFILE  # type: ignore[arg-type]
+    thread: Any = SimpleNamespace()
+    assert forking.fork(process, thread, flags | nr.SIGCHLD, 0, 0, 0, 0) == -errno.EMFILE
 
 
 @pytest.mark.parametrize(("limit", "moves"), [(0, True), (300, False)])
