@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -130,3 +132,23 @@ def test_wrong_words_are_refused_in_a_line(
     error = capsys.readouterr().err
     assert error.startswith(f"archlbr: {complaint}")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("guests", [1, 2])
+def test_ctrl_c_ends_a_machine_that_is_never_done_with_its_port(guests: int, tmp_path: Path) -> None:
+    # mov dx, 3f8h; mov al, 10; then for ever: mov edi, 100000; dec edi; jnz to it; out dx, al
+    lines = bytes.fromhex("66baf803 b00a bfa0860100 ffcf 75fc ee ebf4")
+    kernels = [word for number in range(guests) for word in ("--kernel", image(tmp_path, f"{number}", lines, number))]
+    command = [sys.executable, "-m", "archlbr", "run", "--memory", "64M", *kernels]
+    console = tmp_path / "console"
+    # A file takes all there is, so that the signal meets the machine in its port and not in a write.
+    with console.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE) as machine:
+        try:
+            while console.stat().st_size < 100:
+                assert machine.poll() is None
+                time.sleep(0.05)
+            machine.send_signal(signal.SIGINT)
+            _, said = machine.communicate(timeout=30)
+        finally:
+            machine.kill()
+    assert (machine.returncode, said) == (130, b"")

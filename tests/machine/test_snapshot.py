@@ -223,8 +223,8 @@ WIRING = {
 }
 # The devices, `words`, the engine's registers, memory, `idle` and `halted` are saved; a machine that has ended is not.
 BOARD = {
-    "status", "cause", "idle", "halted", "memory", "words", "vcpu", "engine", "uc", "ports", "_traced", "_deliver",
-    "_ram", "_scratch", "_decoder", *snapshot.DEVICES,
+    "status", "cause", "idle", "halted", "stopping", "memory", "words", "vcpu", "engine", "uc", "ports", "_traced",
+    "_deliver", "_ram", "_scratch", "_decoder", *snapshot.DEVICES,
 }  # fmt: skip
 
 

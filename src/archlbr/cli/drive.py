@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from archlbr.cli.stats import Stopwatch
     from archlbr.machine.board import Board
 
@@ -27,6 +31,36 @@ class Asker(Protocol):
         """Do what was asked; say whether the machine has left this process."""
 
 
+@contextmanager
+def holding_interrupts(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back while the engine runs; the function that is given raises the KeyboardInterrupt that waits.
+
+    The engine calls Python for each access of a port, by ctypes, which prints a KeyboardInterrupt that is raised there,
+    and goes on. So `stop` is called instead, and asks the engine to come back. A second Ctrl-C ends the process.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # ignored, as in a script's background
+        yield lambda: None
+        return
+    came = False
+
+    def note(_number: int, _frame: object) -> None:
+        nonlocal came
+        came = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        stop()
+
+    def look() -> None:
+        if came:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield look
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def drive(
     board: Board, console: bytearray, watch: Stopwatch, timeout: float, until: int = 0, asker: Asker | None = None
 ) -> int | None:
@@ -35,11 +69,25 @@ def drive(
     until: the model's clock in nanoseconds, 0 for no end. What is typed enters at a look, at most 64 bytes, once the
     guest listens and has read all that came before.
     """
+    with holding_interrupts(board.stop) as look:
+        return _drive(board, console, watch, timeout, until, asker, look)
+
+
+def _drive(
+    board: Board,
+    console: bytearray,
+    watch: Stopwatch,
+    timeout: float,
+    until: int,
+    asker: Asker | None,
+    look: Callable[[], None],
+) -> int | None:
     keyboard = open_keyboard()
     while True:
         target = (board.now() // LOOK + 1) * LOOK
         status = board.run(min(target, until) if until else target)
         show(console)
+        look()
         if status is not None:
             if board.cause:
                 print(f"archlbr: the machine ended: {board.cause}", file=sys.stderr)

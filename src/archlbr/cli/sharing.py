@@ -8,7 +8,7 @@ import select
 import sys
 from typing import TYPE_CHECKING, Any
 
-from archlbr.cli.drive import open_keyboard
+from archlbr.cli.drive import holding_interrupts, open_keyboard
 from archlbr.cli.formats import Format
 from archlbr.errors import InputError
 
@@ -133,10 +133,12 @@ def run_together(
         boot(board)
         guests.append(board)
     pcpu = Pcpu(hypervisor.sharing, guests, HostCode(model), event, when._replace(refuses=refuses))
-    while not pcpu.done and going_on():
-        pcpu.turn()
-        consoles.flush()
-        consoles.type(guests)
+    with holding_interrupts(lambda: None) as look:  # a turn is short
+        while not pcpu.done and going_on():
+            pcpu.turn()
+            consoles.flush()
+            look()
+            consoles.type(guests)
     consoles.flush(last=True)
     return pcpu, pcpu.done
 

@@ -89,6 +89,7 @@ class Board:
         self.cause = ""  # why the machine ended, when the guest did not end it
         self.idle = 0
         self.halted = 0
+        self.stopping = False
         self._traced: Words | None = None
         self._deliver: Callable[[Words], None] = _drop_rows
         self._ram = _memory(memory)
@@ -170,7 +171,7 @@ class Board:
         rip = self.uc.reg_read(x86.UC_X86_REG_RIP)
         set_clock(words.ctypes.data + 8 * at.RETIRED)
         set_idle(self.idle)
-        while self.status is None and self.now() < until:
+        while self.status is None and self.now() < until and not self.stopping:
             if self.halted:
                 self._sleep(until)
                 continue
@@ -194,6 +195,11 @@ class Board:
                     self.halted = 1
         self.uc.reg_write(x86.UC_X86_REG_RIP, rip)
         return self.status
+
+    def stop(self) -> None:
+        """Let `run` return before the next block, for good; a signal's handler may call this at any time."""
+        self.stopping = True
+        self.words[at.LIMIT] = self.words[at.DEADLINE] = 0
 
     def _execute(self, rip: int) -> None:
         try:
