@@ -30,10 +30,8 @@ from tests.machine.areas import (
     Fault,
     Guest,
     Native,
-    emptied,
     has,
     header,
-    prepared,
     registers,
     saving,
     state,
@@ -67,17 +65,6 @@ WRITTEN: list[tuple[str, int, str, tuple[str, ...], int, int]] = [
     ("xsaves", 3, "initial", (), 0, COMPACTED | 3),
     ("xsaves", 2, "used", ("mxcsr", "vectors"), 2, COMPACTED | 2),
 ]
-
-
-@pytest.fixture(scope="module")
-def shared() -> Guest:
-    return prepared()
-
-
-@pytest.fixture
-def guest(shared: Guest) -> Guest:
-    """A guest with XCR0 = 3, XSS[15] set, and nothing in its LBRs."""
-    return emptied(shared)
 
 
 needs_instructions = pytest.mark.skipif(

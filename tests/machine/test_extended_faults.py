@@ -27,9 +27,7 @@ from tests.machine.areas import (
     XSS,
     Fault,
     Guest,
-    emptied,
     header,
-    prepared,
     registers,
     saving,
     state,
@@ -38,18 +36,6 @@ from tests.machine.areas import (
     wrmsr,
     xsetbv,
 )
-
-
-@pytest.fixture(scope="module")
-def shared() -> Guest:
-    return prepared()
-
-
-@pytest.fixture
-def guest(shared: Guest) -> Guest:
-    """A guest with XCR0 = 3, XSS[15] set, and nothing in its LBRs."""
-    return emptied(shared)
-
 
 # Faults -------------------------------------------------------------------------------------------------------------
 

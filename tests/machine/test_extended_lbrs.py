@@ -33,9 +33,7 @@ from tests.machine.areas import (
     XSS,
     Fault,
     Guest,
-    emptied,
     header,
-    prepared,
     registers,
     saving,
     wide,
@@ -46,17 +44,6 @@ from tests.machine.areas import (
 from tests.machine.mover import restored
 
 FROM, TO, INFO = 0x1500, 0x1600, 0x1200
-
-
-@pytest.fixture(scope="module")
-def shared() -> Guest:
-    return prepared()
-
-
-@pytest.fixture
-def guest(shared: Guest) -> Guest:
-    """A guest with XCR0 = 3, XSS[15] set, and nothing in its LBRs."""
-    return emptied(shared)
 
 
 def records(count: int) -> list[tuple[int, int, int]]:

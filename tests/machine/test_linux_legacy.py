@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(
-    not (FOLDER / "interpreter").exists(), reason="needs build/guest: make guest fetches a kernel and busybox with apt"
+    not (FOLDER / "guest.cpio").exists(), reason="needs build/guest: make guest fetches a kernel and busybox with apt"
 )
 
 
