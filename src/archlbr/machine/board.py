@@ -20,6 +20,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 from archlbr.cpu import words as at
 from archlbr.cpu.decode import Decoder
 from archlbr.cpu.unicorn import longmode
+from archlbr.cpu.unicorn.hooks import plant
 from archlbr.cpu.unicorn.supervisor import SupervisorEngine, set_clock, set_idle
 from archlbr.errors import InputError, InternalError
 from archlbr.machine import boot, entry, faulting, observing
@@ -289,18 +290,7 @@ class Board:
             (uc.UC_HOOK_BLOCK, observing.observing),
             (uc.UC_HOOK_EDGE_GENERATED, observing.translated),
         ):
-            hook = ctypes.c_size_t()
-            status = uclib.uc_hook_add(
-                self.uc._uch,
-                ctypes.byref(hook),
-                ctypes.c_int(kind),
-                ctypes.c_void_p(function.address),
-                ctypes.c_void_p(here),
-                ctypes.c_uint64(1),
-                ctypes.c_uint64(0),
-            )
-            if status != uc.UC_ERR_OK:
-                raise InternalError(f"hook {kind:#x} refused by the engine with error {status}")
+            plant(self.uc._uch, kind, function.address, here)
         self.engine.deliver_with(faulting.excepting.address, faulting.undefined.address, here)
 
     def _in(self, _engine: Any, port: int, size: int, _data: object) -> int:
