@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,11 @@ from archlbr.cpu.engine import StopReason
 from archlbr.cpu.unicorn.engine import UnicornEngine
 from archlbr.guest.kernel import Kernel
 from archlbr.machine.memory import AddressSpace
+from archlbr.machine.models import MODELS
 from archlbr.machine.processor import answer_cpuid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CODE = 0x2100_1000_0000
 
@@ -27,7 +33,7 @@ ANSWERS = {
     (0x1C, 1): (0, 0, 0, 0),
     (0x80000000, 0): (0x80000008, 0, 0, 0),
     (0x80000001, 0): (0, 0, 1 | 1 << 5, 1 << 11 | 1 << 20 | 1 << 27 | 1 << 29),
-    (0x80000008, 0): (0x3934, 0, 0, 0),
+    (0x80000008, 0): (0x3034, 0, 0, 0),
 }
 
 
@@ -66,6 +72,16 @@ def test_the_name() -> None:
     parts = [answer_cpuid(0x80000002 + part, 0) for part in range(3)]
     text = b"".join(word.to_bytes(4, "little") for part in parts for word in part)
     assert text == b"archlbr model of a Sapphire Rapids" + bytes(14)
+
+
+@pytest.mark.parametrize(
+    "answer", [answer_cpuid, *(model.answer_cpuid for model in MODELS.values())], ids=["user", *MODELS]
+)
+def test_linear_addresses_are_as_wide_as_leaf_7_says(answer: Callable[[int, int], tuple[int, int, int, int]]) -> None:
+    """SDM vol. 3A, 4.1.4: 57 bits with LA57, 48 without it; the LBRs' addresses are sign-extended from there."""
+    wide = answer(7, 0)[2] >> 16 & 1
+    assert answer(0x80000008, 0)[0] >> 8 & 0xFF == (57 if wide else 48)
+    assert {model.facility.linear_width for model in MODELS.values()} == {57 if wide else 48}
 
 
 @pytest.mark.parametrize("leaf", [0x1D, 0x40, 0x40000000, 0x7FFFFFFF, 0x80000009, 0xFFFFFFFF])

@@ -103,7 +103,7 @@ class Model(NamedTuple):
             case 0x80000001:
                 return 0, 0, _bits(0), _bits(11, 20, 27, 29)
             case 0x80000008:
-                return 0x00003027, 0, 0, 0
+                return 0x00003027, 0, 0, 0  # 39 physical, 48 linear address bits: leaf 7 says no LA57
         return 0, 0, 0, 0
 
 

@@ -73,7 +73,7 @@ def answer_cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         case 0x80000006:
             return 0, 0, 0x08007040, 0  # 2M L2
         case 0x80000008:
-            return 0x00003934, 0, 0, 0  # 52 physical, 57 linear address bits
+            return 0x00003034, 0, 0, 0  # 52 physical, 48 linear address bits: leaf 7 says no LA57
     return 0, 0, 0, 0
 
 
