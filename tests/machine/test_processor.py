@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,13 +11,20 @@ import pytest
 from archlbr.cpu import words as at
 from archlbr.cpu.engine import StopReason
 from archlbr.cpu.unicorn.engine import UnicornEngine
+from archlbr.guest import stack
 from archlbr.guest.kernel import Kernel
+from archlbr.machine.launch import start
 from archlbr.machine.memory import AddressSpace
 from archlbr.machine.models import MODELS
 from archlbr.machine.processor import answer_cpuid
+from archlbr.recording.tracing import Tracer
+from tests.machine.apart import apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.guests.build import Guests
 
 CODE = 0x2100_1000_0000
 
@@ -82,6 +90,15 @@ def test_linear_addresses_are_as_wide_as_leaf_7_says(answer: Callable[[int, int]
     wide = answer(7, 0)[2] >> 16 & 1
     assert answer(0x80000008, 0)[0] >> 8 & 0xFF == (57 if wide else 48)
     assert {model.facility.linear_width for model in MODELS.values()} == {57 if wide else 48}
+
+
+def test_a_program_s_auxiliary_vector_says_of_the_processor_what_cpuid_says(guests: Guests, tmp_path: Path) -> None:
+    def child() -> bytes:
+        process, _ = start(str(guests.known), (b"known",), (), Tracer(str(tmp_path)))
+        return process.auxv
+
+    vector = dict(struct.iter_unpack("<QQ", apart(child)))
+    assert vector[stack.AT_HWCAP] == answer_cpuid(1, 0)[3]
 
 
 @pytest.mark.parametrize("leaf", [0x1D, 0x40, 0x40000000, 0x7FFFFFFF, 0x80000009, 0xFFFFFFFF])

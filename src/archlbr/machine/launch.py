@@ -19,6 +19,7 @@ from archlbr.guest import signals as linux
 from archlbr.guest import syscalls as nr
 from archlbr.machine.forking import release_parent
 from archlbr.machine.memory import MMAP_BASE, PAGE, PIE_BASE, STACK_TOP
+from archlbr.machine.processor import answer_cpuid
 from archlbr.machine.regions import (
     MAP_ANONYMOUS,
     MAP_FIXED_NOREPLACE,
@@ -127,7 +128,7 @@ def _load(process: Process, thread: Thread, path: str, program: elf.Program, env
     if process.memory.mmap(low, STACK_SIZE, rights, flags, -1, 0) != low:
         return f"no room for the stack at {low:#x}: the emulator lies there; run it with address randomisation on"
     auxv = {
-        stack.AT_HWCAP: _HWCAP,
+        stack.AT_HWCAP: answer_cpuid(1, 0)[3],  # EDX (ELF_HWCAP in arch/x86/include/asm/elf.h)
         stack.AT_PAGESZ: PAGE,
         stack.AT_CLKTCK: 100,
         stack.AT_PHDR: base + _phdr_address(image),
@@ -153,10 +154,6 @@ def _load(process: Process, thread: Thread, path: str, program: elf.Program, env
     process.engine.write_registers({"RSP": first.rsp})
     thread.rip = (interpreter_base + interpreter.entry) if interpreter is not None else base + image.entry
     return ""
-
-
-# AT_HWCAP as a common processor's CPUID.1:EDX has it, without MCE, MTRR and MCA; what kernels alone use is in it, too.
-_HWCAP: Final = 0x078BFBFF & ~(1 << 12 | 1 << 14 | 1 << 7)
 
 
 def _phdr_address(image: elf.Image) -> int:
