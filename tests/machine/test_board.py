@@ -6,9 +6,11 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
+from unicorn import UC_HOOK_BLOCK
 from unicorn import x86_const as x86
 
 from archlbr.arch.branches import BranchKind
+from archlbr.cpu import words as at
 from archlbr.errors import InputError
 from archlbr.machine import boot
 from archlbr.machine.board import Board
@@ -203,6 +205,24 @@ def test_a_trace_from_outside_has_the_branches_of_its_range() -> None:
         [start + 11, start + 14, int(BranchKind.COND)],
         [start + 16, handler, int(BranchKind.OTHER)],
     ]
+
+
+def test_the_longest_block_is_decoded_to_its_end() -> None:
+    # 4,063 bytes, after which one more instruction has room: a jmp +0 of 15 bytes. The block lies on two pages.
+    start = CODE + 4090
+    board, _ = machine("b9" + struct.pack("<I", start).hex() + "ffe1")  # mov ecx, start; jmp rcx
+    longest, rest = "66" * 6 + "2e0f1f840000000000", "0f1f80" + "00" * 4  # NOPs of 15 bytes and of 7
+    code = bytes.fromhex(longest * 270 + rest + "0f1f4000" + "6690" + "2e" * 10 + "e900000000" + OUT_F4 + "ebfe")
+    board.memory[start : start + len(code)] = code
+    rows: list[list[int]] = []
+    sizes: list[int] = []
+    board.trace(lambda found: rows.extend(found.tolist()))
+    board.uc.hook_add(UC_HOOK_BLOCK, lambda _uc, _address, size, _user: sizes.append(size))
+    board.run(10**9)
+    jump = start + 4063
+    assert sizes[1] == 4078
+    assert rows == [[CODE + 5, start, int(BranchKind.IND_JMP)], [jump, jump + 15, int(BranchKind.REL_JMP)]]
+    assert board.words[at.RETIRED] == 2 + 270 + 3 + 1
 
 
 @pytest.mark.parametrize("model", MODELS)

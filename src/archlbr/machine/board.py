@@ -122,7 +122,7 @@ class Board:
             self.uc.mmio_map(start, end - start, lambda *_: (1 << 64) - 1, None, lambda *_: None, None)
         self.uc.hook_add(uc.UC_HOOK_INSN, self._in, None, 1, 0, x86.UC_X86_INS_IN)
         self.uc.hook_add(uc.UC_HOOK_INSN, self._out, None, 1, 0, x86.UC_X86_INS_OUT)
-        self._scratch = (ctypes.c_char * 8192)()
+        self._scratch = (ctypes.c_char * 4096)()
         self._decoder = Decoder()
         self._decoder.install(self.words)
         self.words[observing.DECODERS : observing.DECODERS + 3] = self._decoder.handles

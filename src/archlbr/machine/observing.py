@@ -118,6 +118,8 @@ def _change_mode(words: Words) -> None:
 @native
 def fetch(words: Words, address: Word, size: Word) -> Word:
     """Return where code is copied to, by its linear address, through the guest's own translation."""
+    # No block is cut short: the engine ends one at the first instruction that ends 4096 - 32 bytes or more from its
+    # start (target/i386/translate.c), so that the longest has 4063 + 15.
     if size > uint64(4096):
         size = uint64(4096)
     call5(words[VMEM_READ], words[ENGINE], address, uint64(_READ), words[SCRATCH], size)
