@@ -5,6 +5,7 @@
 Atheris (dependency group `campaigns`) instruments `archlbr` and pyelftools and mutates the seeds of `parsers.py`; half
 of the inputs of a format with a checksum get theirs put right. Each parser runs in a process of its own, which
 libFuzzer ends at the first exception but InputError, at an input that takes longer than SECONDS, and beyond MEGABYTES.
+The input of a finding stays in build/fuzz/; its first byte is not the parser's: below 80H, the checksum is put right.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -37,6 +39,9 @@ SHARES = {
     "boot-image": 10,
     "words": 165,
 }
+FINDINGS = Path(__file__).resolve().parents[1] / "build" / "fuzz"
+# What libFuzzer names the input of a finding; slow-unit- is none.
+_ARTIFACT = re.compile(r"(crash|timeout|oom|leak)-")
 _STAT = re.compile(r"^stat::(\w+): +(\d+)$", re.MULTILINE)
 _COVERED = re.compile(r"cov: (\d+) ft: \d+ corp: (\d+)/")
 
@@ -70,6 +75,14 @@ def fuzz_one(name: str, runs: int, seed: int, corpus: Path) -> None:
     atheris.Fuzz()
 
 
+def keep(folder: Path, kept: Path) -> list[Path]:
+    """Move the inputs of findings from a folder that goes to one that stays; return where they are then."""
+    found = [path for path in sorted(folder.iterdir()) if _ARTIFACT.match(path.name)]
+    if found:
+        kept.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.move(path, kept / path.name)) for path in found]
+
+
 def measure(name: str, runs: int, seed: int, kept: Path) -> tuple[list[str], bool]:
     """Fuzz a parser in a process of its own; return its row, and whether nothing was found."""
     corpus = kept / name / "corpus"
@@ -86,6 +99,8 @@ def measure(name: str, runs: int, seed: int, kept: Path) -> tuple[list[str], boo
     fine = done.returncode == 0 and executed >= runs
     if not fine:
         print("\n".join(line[:200] for line in done.stderr.splitlines()[-40:]), file=sys.stderr)
+        for found in keep(corpus.parent, FINDINGS / name):
+            print(f"the input is kept: {found}", file=sys.stderr)
     row = [name, f"{executed:,}", f"{seconds:.0f}", *covered[-1], str(stats.get("peak_rss_mb", 0))]
     return [*row, str(stats.get("slowest_unit_time_sec", 0)), "nothing" if fine else "SEE ABOVE"], fine
 
