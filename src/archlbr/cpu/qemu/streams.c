@@ -31,6 +31,7 @@ uint64_t map_ring(void) {
         else if (fd < 0 || ftruncate(fd, sizeof *ring)) die("cannot make its ring");
         else ring = mmap(NULL, sizeof *ring, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
         if (ring == MAP_FAILED) die("cannot map its ring");
+        madvise(ring, sizeof *ring, MADV_RANDOM); /* a sparse file: to read ahead in its holes takes 0.2 s a process on ext4 */
         if (fd >= 0) close(fd);
         for (unsigned cpu = 0; cpu < THREADS; cpu++) {
             streams[cpu] = cpu ? &ring->stream[cpu] : &ring->first;
