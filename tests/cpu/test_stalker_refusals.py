@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
+from unittest.mock import MagicMock
 
 import pytest
 
+from archlbr.cpu.stalker import agent
+from archlbr.errors import InputError
 from archlbr.profile.perfdata.reader import Reader
 from archlbr.profile.stack import Comm
 from tests.cli.recording import archlbr, record, run
@@ -94,6 +99,32 @@ def test_nothing_of_frida_stays_behind(what: str, status: int, guests: Guests, t
         with contextlib.suppress(OSError):
             running.append(os.readlink(process))
     assert [file for file in running if file.startswith(str(tmp_path))] == []
+
+
+@pytest.mark.parametrize("before", [None, "/elsewhere"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_folder_for_temporary_files_is_put_back(
+    before: str | None, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def attach(_pid: int) -> MagicMock:
+        seen.append(os.environ.get("TMPDIR"))
+        if fails:
+            raise PermissionError
+        return MagicMock()
+
+    errors = dict.fromkeys(("PermissionDeniedError", "NotSupportedError", "TransportError"), PermissionError)
+    # Not Frida itself, whose threads would stay in this process.
+    monkeypatch.setitem(sys.modules, "frida", SimpleNamespace(attach=attach, **errors))
+    monkeypatch.setattr(agent, "_wide", lambda: False)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    if before is not None:
+        monkeypatch.setenv("TMPDIR", before)
+    with pytest.raises(InputError) if fails else contextlib.nullcontext():
+        agent.Agent(1, str(tmp_path / "ring.1.0"), 0, 0)
+    assert seen == [str(tmp_path)]
+    assert os.environ.get("TMPDIR") == before
 
 
 def test_a_process_that_is_killed_is_named(guests: Guests, tmp_path: Path) -> None:

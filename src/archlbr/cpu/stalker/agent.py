@@ -116,8 +116,6 @@ class Agent:
     """The session with a program; `changed` names the functions that Frida has changed in it."""
 
     def __init__(self, pid: int, ring: str, entry: int, code: int) -> None:
-        # Frida leaves its helper in the folder for temporary files: let that be the recording's own, which goes.
-        os.environ["TMPDIR"] = os.path.dirname(ring)
         import frida
 
         self.lost = ""
@@ -139,7 +137,8 @@ class Agent:
         }
         text = f"const config = {json.dumps(config)};\n{(_FOLDER / 'agent.js').read_text()}"
         try:
-            self._session = frida.attach(pid)
+            with _temporary_files_in(os.path.dirname(ring)):
+                self._session = frida.attach(pid)
             self._session.on("detached", self._detached)
             self._script = self._session.create_script(text)
             self._script.on("message", self._told)
@@ -163,6 +162,20 @@ class Agent:
     def _detached(self, reason: str, *_crash: object) -> None:
         if reason != "process-terminated" and not self.ended:
             self.lost = reason
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    # Frida leaves its helper in the folder for temporary files: let that be the recording's own, which goes. It asks
+    # for the folder once, when it first takes hold of a program (g_get_tmp_dir() keeps the answer).
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        del os.environ["TMPDIR"]
+        if before is not None:
+            os.environ["TMPDIR"] = before
 
 
 def _wide() -> bool:
