@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,6 +77,25 @@ def test_every_branch_is_the_one_the_processor_took(case: Case, guests: Guests, 
     theirs[0] = up_to_exit(theirs[0])
     inside = own_code(program)
     assert_same([within(thread, inside) for thread in ours], [within(thread, inside) for thread in theirs], case.name)
+
+
+# The word that the script has run comes a second late: on a busy machine a short program could end before it came.
+LATE = """
+import sys
+from pathlib import Path
+from archlbr.cli.app import main
+from archlbr.cpu.stalker import agent
+folder = Path(sys.argv[1])
+for file in agent._FOLDER.glob("*.[cj]*"):
+    (folder / file.name).write_text(file.read_text() + "Thread.sleep(1);" * (file.name == "agent.js"))
+agent._FOLDER = folder
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_program_does_not_run_before_frida_has_said_that_it_is_ready(guests: Guests, tmp_path: Path) -> None:
+    late = [sys.executable, "-c", LATE, tmp_path, "trace", "--engine", "stalker", "-o", tmp_path / "trace", "--"]
+    assert run([*late, guests.hello]) == run([guests.hello])
 
 
 def up_to_exit(edges: list[Edge]) -> list[Edge]:

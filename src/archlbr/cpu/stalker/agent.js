@@ -1,7 +1,8 @@
 /* Runs in the recorded program: maps the ring, compiles transform.c, and follows main and every thread from its first instruction.
  *
  * cpu/stalker/agent.py puts `config` before it: the ring's file, the C source, the program's entry and the bytes that belong there.
- * The program waits in a jump to itself at its entry: everything is mapped, nothing of it has run. Design: docs/decisions/044.
+ * The program waits in a jump to itself at its entry, until `run` is sent: everything is mapped, nothing of it has run.
+ * Design: docs/decisions/044.
  */
 'use strict';
 
@@ -20,10 +21,29 @@ close(fd);
 const state = Memory.alloc(config.state);
 state.writePointer(ring);
 
+/* How many threads are not Frida's. Process.enumerateThreads() traces each, Frida's too, from a process that it forks here: the two
+ * may wait for each other for ever. */
+function ownThreads() {
+    const size = 65536;
+    const entries = Memory.alloc(size);
+    const end = native('list_threads', 'int', ['pointer', 'uint32'])(entries, size);
+    let own = 0;
+    for (let at = 0; at < end; at += entries.add(at + 16).readU16()) {
+        const id = parseInt(entries.add(at + 19).readUtf8String()); // not a number: . and ..
+        if (!isNaN(id) && !Cloak.hasThread(id))
+            own++;
+    }
+    return own;
+}
+
 let followed = 0;
 const follow = new NativeCallback(() => {
-    if (followed++ === 0 && Process.enumerateThreads().length !== 1) // Frida's own are not among them
-        native('refuse', 'void', ['uint32', 'uint64'])(config.early, 0);
+    for (let asked = 0; followed === 0 && ownThreads() !== 1; asked++) {
+        if (asked === 50)
+            native('refuse', 'void', ['uint32', 'uint64'])(config.early, 0);
+        Thread.sleep(0.02); // one of Frida's that has just begun does not count as its own yet
+    }
+    followed++;
     Stalker.follow(Process.getCurrentThreadId(), { transform: module.transform });
 }, 'void', []);
 
@@ -126,7 +146,6 @@ for (const { start, end, offset, path } of plain) {
         changed.push([start.add(low).toString(), DebugSymbol.fromAddress(start.add(low)).name]);
     }
 }
-send({ changed });
 
 ['exit', '_exit', '_Exit', 'quick_exit'].forEach(name => addExit(libc(name)));
 setThreadCreate(libc('pthread_create'));
@@ -139,4 +158,7 @@ const listener = Interceptor.attach(libc('__libc_start_main'), {
     }
 });
 Interceptor.flush();
-Memory.patchCode(ptr(config.entry), 8, code => code.writeU64(uint64(config.bytes)));
+
+/* Not before the recorder knows that all this is done: the program may end, and this script with it, before its word arrives. */
+recv('run', () => Memory.patchCode(ptr(config.entry), 8, code => code.writeU64(uint64(config.bytes))));
+send({ changed });

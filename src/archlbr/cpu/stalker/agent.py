@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import signal
+import threading
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +38,17 @@ _LOOPS_MADE: Final = 4096  # LOOP instructions, each for every thread that comes
 _LOOP_BYTES: Final = 64
 _STATE_BYTES: Final = 256 + 16 * (_PLAIN + _CHANGED + stream.THREADS)
 _FOLDER: Final = Path(__file__).parent
+_PATIENCE: Final = 60.0  # seconds
+# What Frida raises when it cannot take hold of a program, or that ends meanwhile.
+_FAILURES: Final = (
+    "InvalidOperationError",
+    "NotSupportedError",
+    "PermissionDeniedError",
+    "ProcessNotFoundError",
+    "ProcessNotRespondingError",
+    "TimedOutError",
+    "TransportError",
+)
 
 
 class Reason(IntEnum):
@@ -122,6 +134,7 @@ class Agent:
         self.ended = False
         self.changed: dict[int, str] = {}
         self._errors: list[str] = []
+        self._heard = threading.Event()
         source = "".join(f"#define {macro}\n" for macro in macros())
         source += "".join((_FOLDER / name).read_text() for name in ("ring.c", "program.c", "transform.c"))
         config = {
@@ -143,10 +156,14 @@ class Agent:
             self._script = self._session.create_script(text)
             self._script.on("message", self._told)
             self._script.load()
-        except (frida.PermissionDeniedError, frida.NotSupportedError, frida.TransportError) as error:
+            # What the script says comes by another thread, and may come later.
+            if not self._heard.wait(_PATIENCE):
+                raise InputError("--engine stalker: Frida's script says nothing; use --engine qemu or --engine unicorn")
+            if self._errors:
+                raise InputError(f"--engine stalker: Frida does not run our script ({self._errors[0]})")
+            self._script.post({"type": "run"})
+        except tuple(getattr(frida, name) for name in _FAILURES) as error:
             raise InputError(f"--engine stalker: Frida cannot take hold of the program ({error})") from None
-        if self._errors:
-            raise InputError(f"--engine stalker: Frida does not run our script ({self._errors[0]})")
 
     def named(self, address: int) -> str:
         """Return the name of the changed function at an address, its number where it has none."""
@@ -158,10 +175,12 @@ class Agent:
             self.changed.update((int(start, 16), name) for start, name in message["payload"]["changed"])
         else:
             self._errors.append(str(message.get("description", message)))
+        self._heard.set()
 
     def _detached(self, reason: str, *_crash: object) -> None:
         if reason != "process-terminated" and not self.ended:
             self.lost = reason
+        self._heard.set()
 
 
 @contextlib.contextmanager
