@@ -116,6 +116,21 @@ def test_a_guest_that_handles_ctrl_c_ends_as_it_likes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["unicorn", "qemu"])
+def test_a_run_that_was_stopped_goes_on(engine: str, tmp_path: Path) -> None:
+    if engine == "qemu" and shutil.which("qemu-x86_64") is None:
+        pytest.skip("qemu-x86_64 is not installed")
+    script = "echo ready; sleep 2; exit 5"
+    running = start(archlbr("record", "--engine", engine, "-o", tmp_path / "perf.data", "--", "bash", "-c", script))
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"ready\n"
+    running.send_signal(signal.SIGSTOP)
+    time.sleep(0.8)  # longer than it waits between two looks
+    running.send_signal(signal.SIGCONT)
+    _, err = running.communicate(timeout=60)
+    assert (running.returncode, b"Traceback" in err) == (5, False)
+
+
+@pytest.mark.parametrize("engine", ["unicorn", "qemu"])
 def test_what_was_ignored_is_ignored(engine: str, tmp_path: Path) -> None:
     """As in the background of a script; bash tells of the signals that were ignored as it was started."""
     if engine == "qemu" and shutil.which("qemu-x86_64") is None:

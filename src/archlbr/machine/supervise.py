@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from archlbr.errors import InputError
 from archlbr.guest import elf
+from archlbr.machine.arrivals import await_signal
 from archlbr.machine.progress import Progress
 
 if TYPE_CHECKING:
@@ -155,15 +156,15 @@ def _wait(pid: int, arrivals: ctypes.Array[ctypes.c_uint64], look: Callable[[], 
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        arrived = signal.sigtimedwait((*_PASSED_ON, signal.SIGCHLD), _LOOK)
+        arrived = await_signal((*_PASSED_ON, signal.SIGCHLD), _LOOK)
         if arrived is None:
             if look is not None:
                 look()
             continue
-        number = arrived.si_signo
+        number = arrived.number
         if number == signal.SIGCHLD:
             continue
-        if arrived.si_code != _SI_KERNEL and not _reached(arrivals, known, number):
+        if arrived.code != _SI_KERNEL and not _reached(arrivals, known, number):
             asked += 1
             os.kill(pid, number if asked < _PATIENCE else signal.SIGKILL)
             known[number] += 1
