@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from archlbr.cli.arguments import spell_out_branch_flag
+import pytest
+import typer
+
+from archlbr.cli.app import app
+from archlbr.cli.arguments import VALUE_OPTIONS, spell_out_branch_flag
 
 
 @pytest.mark.parametrize(
@@ -27,3 +31,9 @@ from archlbr.cli.arguments import spell_out_branch_flag
 )
 def test_a_bare_branch_flag_means_any_as_in_perf(given: list[str], understood: list[str]) -> None:
     assert spell_out_branch_flag(given) == understood
+
+
+def test_each_option_of_record_that_takes_a_word_is_known() -> None:
+    group: Any = typer.main.get_command(app)
+    taking = [row for row in group.commands["record"].params if row.param_type_name == "option" and not row.is_flag]
+    assert {name for row in taking for name in row.opts} - {"-b"} == VALUE_OPTIONS

@@ -30,7 +30,7 @@ def test_a_page_has_each_option_of_the_help(verb: str) -> None:
     page = PAGES[f"archlbr-{verb}.1"].replace("\\-", "-")
     options = set(re.findall(r"--[a-z][a-z-]+", archlbr(verb, "--help").out))
     assert "--help" in options
-    assert {option for option in options if option not in page} == set()
+    assert set(re.findall(r"--[a-z][a-z-]+", page)) == options
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
@@ -59,7 +59,7 @@ def test_completion_knows_verbs_and_values(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("_ARCHLBR_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "archlbr re")
     monkeypatch.setenv("COMP_CWORD", "1")
-    assert archlbr().out.split() == [verb for verb in ("record", "replay", "report", "restore") if verb in VERBS]
+    assert archlbr().out.split() == ["record", "replay", "report", "restore"]
     monkeypatch.setenv("COMP_WORDS", "archlbr report --by ")
     monkeypatch.setenv("COMP_CWORD", "3")
     assert archlbr().out.split() == ["branch", "function", "edge", "line", "kind", "stack"]

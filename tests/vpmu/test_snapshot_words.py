@@ -24,7 +24,9 @@ from tests.vpmu.parts import (
     LBR_XSS,
     LER_FROM,
     LER_INFO,
+    OLD_FROM,
     OLD_INFO,
+    OLD_TO,
     SELECT,
     TO,
     TOS,
@@ -117,19 +119,20 @@ def test_legacy_and_absent_lbrs_have_fewer_pieces() -> None:
 
 
 def test_legacy_lbrs_with_info_and_without() -> None:
-    for form, info in ((5, 0x1234), (7, 0x1234)):
-        v, w = (old_part(ARCHLBR, facility=legacy(form, 32, 4), capabilities=form) for _ in range(2))
+    for form, depth, record in ((3, 16, (0x10, 0x18)), (5, 32, (0x10, 0x18, 0x1234)), (7, 32, (0x10, 0x18, 0x1234))):
+        v, w = (old_part(ARCHLBR, facility=legacy(form, depth, 4), capabilities=form) for _ in range(2))
         v.wr(DEBUGCTL, 1)
         v.wr(SELECT, 2)
         v.wr(TOS, 9)
-        v.wr(OLD_INFO + 3, info)
+        # Record 3 of the stack; its INFO where the format has MSR_LBR_INFO.
+        registers = [block + 3 for block in (OLD_FROM, OLD_TO, OLD_INFO)][: len(record)]
+        assert {v.wr(register, value) for register, value in zip(registers, record, strict=True)} == {"ok"}
         image = unpack(saved(v))
-        assert (image.flavour, image.lbr_select, image.lbr_tos, image.lbr_records[3].info) == (form, 2, 9, info)
+        assert (image.flavour, image.lbr_select, image.lbr_tos, len(image.lbr_records)) == (form, 2, 9, depth)
+        assert image.lbr_records[3] == Entry(*record, *(0,) * (3 - len(record)))
         w.state = restore(ARCHLBR, w.platform, w.state, saved(v))
-        assert (w.rd(OLD_INFO + 3), w.rd(SELECT), w.rd(TOS)) == (info, 2, 9)
-    v, w = (old_part(ARCHLBR, facility=legacy(3, 16, 2), capabilities=3) for _ in range(2))
-    w.state = restore(ARCHLBR, w.platform, w.state, saved(v))
-    assert saved(w) == saved(v)
+        assert (*map(w.rd, registers), w.rd(SELECT), w.rd(TOS)) == (*record, 2, 9)
+        assert saved(w) == saved(v)
 
 
 @pytest.mark.parametrize(
