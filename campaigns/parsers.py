@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tests.profile import examples
 from tests.vpmu.parts import Vcpu, leaves, old_part
-from tests.vpmu.test_snapshot import saved, source
+from tests.vpmu.snapshots import saved, source
 
 from archlbr.check import replay as lines
 from archlbr.cli import decode as words

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.house.tree import ROOT, SOURCE, modules
+from tests.house.tree import ROOT, SOURCE, modules, texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,6 +158,13 @@ def test_the_contracts_of_pyproject_forbid_what_the_table_does_not_allow_and_no_
         if room_named(imported) not in reached(room_named(importer))
     }
     assert {pair for pair in forbids if pair[1][0] not in OPEN} == {pair for pair in beyond if pair[1][0] not in OPEN}
+
+
+def test_no_test_imports_another_s_file() -> None:
+    imported = re.compile(
+        r"^\s*(?:from|import) tests\.(?:[\w.]*\.)?test_|^\s*from tests[\w.]* import .*\btest_", re.MULTILINE
+    )
+    assert [name for name, text in texts(".py") if imported.search(text)] == []
 
 
 def test_the_rule_is_not_vacuous() -> None:

@@ -20,6 +20,7 @@ from archlbr.machine import observing
 from archlbr.machine.board import Board
 from archlbr.machine.models import SAPPHIRE_RAPIDS
 from archlbr.machine.vcpu import Vcpu
+from archlbr.profile.perfdata.reader import Reader
 from tests.guests.linux import FOLDER, TEXT_AT, TEXT_END
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ SLICE = 1_000_000
 MOST = 60_000_000_000  # model nanoseconds: ten times what it takes
 KERNEL = 1 << 63
 NEWEST = 64
+OTHER = int(BranchKind.OTHER)
 
 
 class Moved(NamedTuple):
@@ -65,6 +67,13 @@ class Guest(NamedTuple):
     traces: dict[str, list[NDArray[np.uint64]]]
     retired: int
     moves: list[Moved]
+
+
+class Sample(NamedTuple):
+    """A sample's address and its records, newest first."""
+
+    ip: int
+    records: list[tuple[int, int]]
 
 
 class Watched(Vcpu):
@@ -138,9 +147,25 @@ class _Copies:
 def handler_of_nmis(trace: list[NDArray[np.uint64]]) -> int:
     """Return where NMIs lead, out of a trace of a program that is sampled: where most of its far branches do."""
     rows = np.concatenate(trace)
-    far = rows[rows[:, 2] == int(BranchKind.OTHER), 1]
+    far = rows[rows[:, 2] == OTHER, 1]
     places, counts = np.unique(far[far >= KERNEL], return_counts=True)
     return int(places[counts.argmax()])
+
+
+def samples(path: Path) -> list[Sample]:
+    """Return the samples of a profile."""
+    found = []
+    with Reader(path) as profile:
+        for batch in profile.samples():
+            sources, targets = batch.entries["from"].tolist(), batch.entries["to"].tolist()
+            for ip, low, high in zip(batch.ip.tolist(), batch.offsets[:-1], batch.offsets[1:], strict=True):
+                found.append(Sample(ip, list(zip(sources[low:high], targets[low:high], strict=True))))
+    return found
+
+
+def at_nmis(rows: NDArray[np.uint64], handler: int) -> list[int]:
+    """Return which rows of a trace are NMIs."""
+    return np.flatnonzero((rows[:, 1] == handler) & (rows[:, 2] == OTHER)).tolist()
 
 
 class _BeforeNmis:

@@ -15,31 +15,14 @@ from archlbr.errors import InputError
 from archlbr.machine import boot
 from archlbr.machine.board import Board
 from archlbr.machine.models import MODELS, SAPPHIRE_RAPIDS, SKYLAKE_SERVER, Model, without
+from tests.machine.ring0 import CODE, LIDT, LVTPC_NMI, OUT_F4, gate, machine, wrmsr
 
 if TYPE_CHECKING:
     from archlbr.machine.vcpu import Vcpu
 
-CODE, IDT, COUNT = 0x200000, 0x210000, 0x220000
-OUT_F4 = "e6f4"  # out 0f4h, al
-
-
-def machine(code: str, model: str = "sapphire-rapids") -> tuple[Board, bytearray]:
-    console = bytearray()
-    board = Board(MODELS[model], 64 << 20, console.append)
-    program = bytes.fromhex(code)
-    board.memory[CODE : CODE + len(program)] = program
-    board.start(CODE)
-    return board, console
-
-
-def wrmsr(msr: int, value: int) -> str:
-    return (
-        "b9"
-        + struct.pack("<I", msr).hex()
-        + "b8"
-        + struct.pack("<I", value & 0xFFFFFFFF).hex()
-        + ("ba" + struct.pack("<I", value >> 32).hex() + "0f30")
-    )
+COUNT = 0x220000
+# The 8259: vectors from 30H, IRQ 0 open. The 8254: channel 0 in mode 2, 10 ms.
+PIC, PIT = "b011 e620 b030 e621 b004 e621 b001 e621 b0fe e621", "b034 e643 b09c e640 b02e e640"
 
 
 def test_the_console_and_the_way_out() -> None:
@@ -63,17 +46,9 @@ def test_halting_for_good_ends_the_machine() -> None:
 
 def test_a_timer_interrupt_goes_through_the_idt_and_back() -> None:
     # lidt; the 8259; PIT channel 0 in mode 2; sti; hlt; jmp to hlt. Handler: inc [COUNT]; eoi; iretq
-    setup = "0f011c25" + struct.pack("<I", IDT - 16).hex()
-    pic = "b011 e620 b030 e621 b004 e621 b001 e621 b0fe e621"
-    pit = "b034 e643 b09c e640 b02e e640"
     loop = "fb f4 833c25" + struct.pack("<I", COUNT).hex() + "03 75f4 b007 e6f4 ebfe"
-    board, _ = machine(setup + pic + pit + loop)
-    handler = CODE + 0x1000
-    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
-    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
-    board.memory[IDT + 16 * 0x30 : IDT + 16 * 0x31] = gate
-    code = bytes.fromhex("ff0425" + struct.pack("<I", COUNT).hex() + "50 b020 e620 58 48cf")
-    board.memory[handler : handler + len(code)] = code
+    board, _ = machine(LIDT + PIC + PIT + loop)
+    gate(board, 0x30, "ff0425" + struct.pack("<I", COUNT).hex() + "50 b020 e620 58 48cf")
     assert board.run(10**9) == 15
     assert struct.unpack_from("<I", board.memory, COUNT)[0] == 3
     assert 30_000_000 <= board.now() < 30_100_000
@@ -81,21 +56,14 @@ def test_a_timer_interrupt_goes_through_the_idt_and_back() -> None:
 
 def test_hlt_is_no_branch_and_its_wakening_is_one() -> None:
     # The timer of the test above, with LBRs and a counter of branches on: sti; hlt; cmp [COUNT], 3; jne to sti.
-    setup = "0f011c25" + struct.pack("<I", IDT - 16).hex()
-    pic = "b011 e620 b030 e621 b004 e621 b001 e621 b0fe e621"
-    pit = "b034 e643 b09c e640 b02e e640"
     on = wrmsr(0x14CE, 0x7F0003) + wrmsr(0x186, 0x4200C4) + wrmsr(0x38F, 1)
     loop = "fb f4 833c25" + struct.pack("<I", COUNT).hex() + "03 75f4 b007 e6f4 ebfe"
-    board, _ = machine(setup + pic + pit + on + loop)
-    handler = CODE + 0x1000
-    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
-    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
-    board.memory[IDT + 16 * 0x30 : IDT + 16 * 0x31] = gate
-    code = bytes.fromhex("ff0425" + struct.pack("<I", COUNT).hex() + "50 b020 e620 58 48cf")
-    board.memory[handler : handler + len(code)] = code
+    code = "ff0425" + struct.pack("<I", COUNT).hex() + "50 b020 e620 58 48cf"
+    board, _ = machine(LIDT + PIC + PIT + on + loop)
+    handler = gate(board, 0x30, code)
     assert board.run(10**9) == 15
-    again = CODE + len(bytes.fromhex(setup + pic + pit + on))
-    woken, jne, iretq = again + 2, again + 10, handler + len(code) - 2
+    again = CODE + len(bytes.fromhex(LIDT + PIC + PIT + on))
+    woken, jne, iretq = again + 2, again + 10, handler + len(bytes.fromhex(code)) - 2
     once = [(woken, handler, 8), (iretq, woken, 8)]
     back = [(jne, again, 0)]
     records = []
@@ -120,42 +88,20 @@ def test_lbr_records_of_ring_0_hold_what_ran() -> None:
 
 def test_a_counter_overflows_into_an_nmi_and_freezes_the_lbrs() -> None:
     # A counter of near taken branches of ring 0, five before its end; the NMI handler writes GLOBAL_STATUS to F4H.
-    setup = "0f011c25" + struct.pack("<I", IDT - 16).hex()
-    apic = "b84003e0fe c70000040000"  # mov eax, 0fee00340h; mov dword [rax], 400h
     counting = (
         wrmsr(0x1D9, 1 << 11) + wrmsr(0x14CE, 0x7F0003) + wrmsr(0x4C1, (1 << 48) - 5) + wrmsr(0x186, 0x5220C4)
         + wrmsr(0x38F, 1)
     )  # fmt: skip
-    board, _ = machine(setup + apic + counting + "ebfe")
-    handler = CODE + 0x1000
-    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
-    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
-    board.memory[IDT + 32 : IDT + 48] = gate
+    board, _ = machine(LIDT + LVTPC_NMI + counting + "ebfe")
     # rdmsr 38eh; shr edx, 26: LBR_FRZ; shl dl, 1; or al, dl; out 0f4h, al
-    code = bytes.fromhex("b98e030000 0f32 c1ea1a d0e2 08d0 e6f4 ebfe")
-    board.memory[handler : handler + len(code)] = code
+    gate(board, 2, "b98e030000 0f32 c1ea1a d0e2 08d0 e6f4 ebfe")
     assert board.run(10**9) == 7  # bit 0: the counter; bit 1: LBR_FRZ; as QEMU shifts them for the exit status
     assert board.vcpu.rdmsr(0x1500) == board.vcpu.rdmsr(0x1600)  # the newest record is the JMP to itself, not the NMI
 
 
-def gate(board: Board, vector: int, code: str) -> int:
-    """Let a vector's interrupt gate lead to some code; return where it stands."""
-    handler = CODE + 0x1000 + 0x100 * vector
-    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
-    descriptor = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
-    board.memory[IDT + 16 * vector : IDT + 16 * (vector + 1)] = descriptor
-    program = bytes.fromhex(code)
-    board.memory[handler : handler + len(program)] = program
-    return handler
-
-
-LIDT = "0f011c25" + struct.pack("<I", IDT - 16).hex()
-
-
 def test_a_timer_that_is_set_interrupts_code_that_never_halts() -> None:
     # The 8259, PIT channel 0 in mode 0 for 11932 ticks, 10 ms; sti; jmp $
-    pic = "b011 e620 b030 e621 b004 e621 b001 e621 b0fe e621"
-    board, _ = machine(LIDT + pic + "b030 e643 b09c e640 b02e e640 fb ebfe")
+    board, _ = machine(LIDT + PIC + "b030 e643 b09c e640 b02e e640 fb ebfe")
     gate(board, 0x30, "b003 e6f4 ebfe")
     assert board.run(10**9) == 7
     assert 10_000_000 <= board.now() < 10_001_000
@@ -168,7 +114,7 @@ def test_a_pmi_comes_right_behind_the_branch_that_overflowed(event: int) -> None
         wrmsr(0x1D9, 1 << 11) + wrmsr(0x14CE, 0x7F0003) + wrmsr(0x4C1, (1 << 48) - 5) + wrmsr(0x186, event)
         + wrmsr(0x38F, 1)
     )  # fmt: skip
-    before = LIDT + "b84003e0fe c70000040000" + counting
+    before = LIDT + LVTPC_NMI + counting
     board, _ = machine(before + "eb0190" * 12 + "ebfe")
     gate(board, 2, OUT_F4 + "ebfe")
     board.run(10**9)
@@ -232,14 +178,8 @@ def test_a_debug_exception_clears_the_enable_bit_and_is_not_recorded(model: str)
     on, read = (wrmsr(0x14CE, 0x7F0003), "b9ce140000") if architectural else (wrmsr(0x1D9, 1), "b9d9010000")
     trap = "9c 810c2400010000 9d 90"  # pushfq; or dword [rsp], 100h; popfq; nop
     for cause, bit in ((trap, 0), ("cd01", 1)):
-        board, _ = machine("0f011c25" + struct.pack("<I", IDT - 16).hex() + on + "eb00" + cause + "ebfe", model)
-        handler = CODE + 0x1000
-        board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
-        board.memory[IDT + 16 : IDT + 32] = struct.pack(
-            "<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0
-        )
-        code = bytes.fromhex(read + "0f32 2401 e6f4 ebfe")  # rdmsr; and al, 1; out 0f4h, al
-        board.memory[handler : handler + len(code)] = code
+        board, _ = machine(LIDT + on + "eb00" + cause + "ebfe", model)
+        handler = gate(board, 1, read + "0f32 2401 e6f4 ebfe")  # rdmsr; and al, 1; out 0f4h, al
         assert board.run(10**9) == bit << 1 | 1
         newest = 0x1600 if architectural else 0x6C0 + (board.vcpu.rdmsr(0x1C9) or 0)
         assert (board.vcpu.rdmsr(newest) == handler) == bool(bit)
@@ -262,13 +202,8 @@ def test_a_debug_exception_clears_the_enable_bit_and_is_not_recorded(model: str)
 )
 def test_an_instruction_that_cannot_be_executed_faults_at_itself_and_is_recorded(instruction: str, vector: int) -> None:
     rows: list[tuple[int, int, int]] = []
-    setup = "0f011c25" + struct.pack("<I", IDT - 16).hex()
-    board, _ = machine(setup + "bf00003000" + instruction + "b04d e6f4 ebfe")
-    handler = CODE + 0x1000
-    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
-    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
-    board.memory[IDT + 16 * vector : IDT + 16 * vector + 16] = gate
-    board.memory[handler : handler + 6] = bytes.fromhex("b021 e6f4 ebfe")
+    board, _ = machine(LIDT + "bf00003000" + instruction + "b04d e6f4 ebfe")
+    handler = gate(board, vector, "b021 e6f4 ebfe")
     board.trace(lambda found: rows.extend((int(a), int(b), int(c)) for a, b, c in found))
     assert board.run(10**6) == 0x21 << 1 | 1
     site = CODE + 13 + (5 if vector == 13 else 0)
@@ -323,14 +258,8 @@ def test_there_is_no_random_number_so_that_a_run_repeats(instruction: str) -> No
 
 def test_hlt_sleeps_on_when_the_run_stops_and_begins_again() -> None:
     # The 8254 in mode 2, 10 ms; sti; hlt; out 0f4h, 5: it wakes at 10 ms, whoever stops it before.
-    pic = "b011 e620 b030 e621 b004 e621 b001 e621 b0fe e621"
-    pit = "b034 e643 b09c e640 b02e e640"
-    board, _ = machine("0f011c25" + struct.pack("<I", IDT - 16).hex() + pic + pit + "fb f4 b005 e6f4 ebfe")
-    board.memory[IDT - 16 : IDT - 6] = struct.pack("<HQ", 0xFFF, IDT)
-    handler = CODE + 0x1000
-    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16, 0, 0)
-    board.memory[IDT + 16 * 0x30 : IDT + 16 * 0x31] = gate
-    board.memory[handler : handler + 2] = b"\x48\xcf"
+    board, _ = machine(LIDT + PIC + PIT + "fb f4 b005 e6f4 ebfe")
+    gate(board, 0x30, "48cf")
     stops = 0
     while board.run(board.now() + 1_000_000) is None:
         stops += 1

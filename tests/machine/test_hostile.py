@@ -14,7 +14,7 @@ import pytest
 from archlbr.machine.board import Board
 from archlbr.machine.models import MODELS
 from tests.machine import fuzz
-from tests.machine.test_images import elf
+from tests.machine.elf_image import elf
 
 if TYPE_CHECKING:
     from pathlib import Path

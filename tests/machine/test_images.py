@@ -18,11 +18,11 @@ from archlbr.machine.devices.fwcfg import FirmwareConfiguration
 from archlbr.machine.images import Start
 from archlbr.machine.models import MODELS, Model, without
 from tests.guests.images import build, needs_compiler
+from tests.machine.elf_image import MIB, elf
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MIB = 1 << 20
 LIMIT = 10**8
 COUNTS = slice(observing.RETIRED_BY_RING, observing.NOTHING)
 
@@ -115,17 +115,6 @@ def test_two_runs_are_the_same_byte_for_byte(flat: Path) -> None:
         board.run(LIMIT)
         ends.append((board.now(), bytes(board.memory), board.words[COUNTS].tobytes()))
     assert ends[0] == ends[1]
-
-
-def elf(machine: int = 62, kind: int = 2, bits: int = 2, place: int = MIB, size: int = 16, taken: int = 16) -> bytes:
-    """An ELF file of one segment of INT3."""
-    if bits == 2:
-        head = struct.pack("<4s5B7xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 0, 0, kind, machine, 1, place, 64, 0, 0, 64, 56,
-                           1, 0, 0, 0)  # fmt: skip
-        return head + struct.pack("<IIQQQQQQ", 1, 5, 120, place, place, size, taken, 16) + b"\xcc" * 16
-    head = struct.pack("<4s5B7xHHIIIIIHHHHHH", b"\x7fELF", 1, 1, 1, 0, 0, kind, machine, 1, place, 52, 0, 0, 52, 32, 1,
-                       0, 0, 0)  # fmt: skip
-    return head + struct.pack("<8I", 1, 84, place, place, size, taken, 5, 16) + b"\xcc" * 16
 
 
 def header(flags: int) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,10 +17,9 @@ import pytest
 from archlbr.arch.branches import BranchKind
 from archlbr.profile.edges import count_edges
 from archlbr.profile.overlap import overlap
-from archlbr.profile.perfdata.reader import Reader
 from tests.foreign.tools import need, run, versions
 from tests.guests.linux import FOLDER, TEXT_AT, TEXT_END
-from tests.machine.guest_session import JOBS, KERNEL, Guest, boot, handler_of_nmis
+from tests.machine.guest_session import JOBS, KERNEL, OTHER, Guest, at_nmis, boot, handler_of_nmis, samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,14 +32,7 @@ pytestmark = pytest.mark.skipif(
     reason="needs build/guest: make guest fetches a kernel and busybox with apt",
 )
 CALLS = (int(BranchKind.REL_CALL), int(BranchKind.IND_CALL))
-RETURN, OTHER = int(BranchKind.RET), int(BranchKind.OTHER)
-
-
-class Sample(NamedTuple):
-    """A sample's address and its records, newest first."""
-
-    ip: int
-    records: list[tuple[int, int]]
+RETURN = int(BranchKind.RET)
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +47,6 @@ def profiles(guest: Guest) -> Guest:
     if "perf: not found" in guest.console:
         pytest.skip("needs perf in the guest: install linux-perf and make guest again")
     return guest
-
-
-def samples(path: Path) -> list[Sample]:
-    found = []
-    with Reader(path) as profile:
-        for batch in profile.samples():
-            sources, targets = batch.entries["from"].tolist(), batch.entries["to"].tolist()
-            for ip, low, high in zip(batch.ip.tolist(), batch.offsets[:-1], batch.offsets[1:], strict=True):
-                found.append(Sample(ip, list(zip(sources[low:high], targets[low:high], strict=True))))
-    return found
-
-
-def at_nmis(rows: NDArray[np.uint64], handler: int) -> list[int]:
-    return np.flatnonzero((rows[:, 1] == handler) & (rows[:, 2] == OTHER)).tolist()
 
 
 def newest(rows: NDArray[np.uint64], wanted: NDArray[np.bool_], count: int = 32) -> list[tuple[int, int]]:

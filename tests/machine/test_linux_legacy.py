@@ -15,8 +15,7 @@ from archlbr.machine.models import SKYLAKE_SERVER
 from archlbr.profile.edges import count_edges
 from archlbr.profile.overlap import overlap
 from tests.guests.linux import FOLDER
-from tests.machine.guest_session import PERIOD, boot, handler_of_nmis
-from tests.machine.test_linux import OTHER, at_nmis, samples
+from tests.machine.guest_session import OTHER, PERIOD, at_nmis, boot, handler_of_nmis, samples
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import struct
 import pytest
 from unicorn import x86_const as x86
 
-from tests.machine.test_board import LIDT, OUT_F4, gate, machine, wrmsr
+from tests.machine.ring0 import LIDT, OUT_F4, gate, machine, wrmsr
 
 GP, UD, PF, DE, BP = 13, 6, 14, 0, 3
 TAKEN = 0x55

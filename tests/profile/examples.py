@@ -1,15 +1,17 @@
-"""Small recordings that several tests start from."""
+"""Small recordings that several tests start from, and what was recorded as plain tuples."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from archlbr.profile.perfdata.attr import BRANCH_ANY, BRANCH_USER, branch_attr
-from archlbr.profile.stack import Mapping
+from archlbr.profile.stack import Mapping, Samples
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from archlbr.profile.perfdata.stream import RecordStream
@@ -31,6 +33,19 @@ def stacks(*rows: list[tuple[int, int, int]], depth: int = 4) -> tuple[NDArray[n
 def times(*values: int) -> NDArray[np.uint64]:
     """Return times, or any addresses, as the writer takes them."""
     return np.array(values, dtype=np.uint64)
+
+
+def flat(events: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return events as plain tuples, one a sample: tasks, time, ip, period, mode, then each (from, to, flags)."""
+    out: list[tuple[Any, ...]] = []
+    for event in events:
+        if not isinstance(event, Samples):
+            out.append((type(event).__name__, *event))
+            continue
+        for index in range(len(event)):
+            head = (event.pid, event.tid, event.time, event.ip, event.period, event.cpumode)
+            out.append(("sample", *(int(column[index]) for column in head), event.stack(index).tolist()))
+    return out
 
 
 def record(stream: RecordStream) -> None:

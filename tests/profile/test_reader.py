@@ -19,29 +19,15 @@ from archlbr.profile.perfdata.header import Header, Section
 from archlbr.profile.perfdata.reader import Reader
 from archlbr.profile.perfdata.records import record as pack
 from archlbr.profile.perfdata.writer import Writer
-from archlbr.profile.stack import Comm, Exit, Fork, Mapping, Mmap, Samples
-from tests.profile.examples import ATTR, LIBRARY, PROGRAM, record, stacks, times
+from archlbr.profile.stack import Comm, Exit, Fork, Mapping, Mmap
+from tests.profile.examples import ATTR, LIBRARY, PROGRAM, flat, record, stacks, times
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 ABOUT = About(
     ("archlbr", "record", "x y"), 8, "box", "6.1", "1.0", "x86_64", 4, 2, "A Processor", "GenuineIntel,6,143,8"
 )
-
-
-def flat(events: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """Return events as plain tuples, one a sample: tasks, time, ip, period, mode, then each (from, to, flags)."""
-    out: list[tuple[Any, ...]] = []
-    for event in events:
-        if not isinstance(event, Samples):
-            out.append((type(event).__name__, *event))
-            continue
-        for index in range(len(event)):
-            head = (event.pid, event.tid, event.time, event.ip, event.period, event.cpumode)
-            out.append(("sample", *(int(column[index]) for column in head), event.stack(index).tolist()))
-    return out
 
 
 def test_everything_written_is_read_back(tmp_path: Path) -> None:

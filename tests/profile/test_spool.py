@@ -19,8 +19,7 @@ from archlbr.profile.perfdata import spool as spool_module
 from archlbr.profile.perfdata.reader import Reader
 from archlbr.profile.perfdata.spool import Spool, merge
 from archlbr.profile.perfdata.writer import Writer
-from tests.profile.examples import ATTR, LIBRARY, PROGRAM, record, stacks, times
-from tests.profile.test_reader import flat
+from tests.profile.examples import ATTR, LIBRARY, PROGRAM, flat, record, stacks, times
 
 if TYPE_CHECKING:
     from pathlib import Path

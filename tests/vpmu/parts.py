@@ -25,6 +25,12 @@ OLD_FROM, OLD_TO, OLD_INFO = 0x680, 0x6C0, 0xDC0
 DEBUGCTL, PERF_CAPABILITIES, XSS = 0x1D9, 0x345, 0xDA0
 STATUS, GLOBAL_CTRL, STATUS_RESET, STATUS_SET = 0x38E, 0x38F, 0x390, 0x391
 PMC, A_PMC, EVTSEL, FIXED, FIXED_CTRL = 0xC1, 0x4C1, 0x186, 0x309, 0x38D
+ALL = 0x7F0007  # IA32_LBR_CTL with every kind of either ring
+# IA32_DEBUGCTL.FREEZE_LBRS_ON_PMI and FREEZE_WHILE_SMM, IA32_PERF_GLOBAL_STATUS.LBR_FRZ.
+FREEZE, FREEZE_SMM, FRZ = 1 << 11, 1 << 14, 1 << 58
+# The VMX controls: VM entry loads, VM exit clears IA32_LBR_CTL.
+ENTRY, EXIT = 1 << 21, 1 << 26
+HIGH = 0xFFFF_8000_0000_0000  # the lowest canonical address of the upper half
 SPR = 0x806F8
 ARCH_LBR = 1 << 19
 LBR_XSS = 0x8000
@@ -51,6 +57,10 @@ def leaves(depths=(32,), **other: Any) -> Cpuid:
 
 def pmu(version: int) -> Leaf0A:
     return Leaf0A.of(version, gp=4, fixed=3)
+
+
+# No LBR registers by CPUID.
+OFF = leaves(leaf07=Leaf07(), leaf0d1=Leaf0D1(0xF, 0, 0, 0), components=(AVX,), leaf1c=None)
 
 
 class Vcpu:
@@ -155,13 +165,13 @@ def said(outcome: Any) -> Any:
 def old_part(design: Design, guest=None, **options: Any) -> Vcpu:
     """Return a vCPU on a host whose LBRs are model-specific: format 5, depth 32, as Skylake's."""
     facility = legacy(5, 32, 4)
-    cpuid = leaves(leaf07=Leaf07(), leaf1c=None, leaf0d1=Leaf0D1(0xF, 0, 0, 0), components=(AVX,), leaf0a=pmu(4))
+    cpuid = OFF._replace(leaf0a=pmu(4))
     return Vcpu(design, {"facility": facility, **options}, cpuid if guest is None else guest, cpuid)
 
 
 def host_records(v):
     """Perf's session takes the LBRs and has recorded one branch of the host's."""
     v.do(actions.Release())
-    v.do(actions.HostControl(0x7F0007))
+    v.do(actions.HostControl(ALL))
     v.do(actions.HostBranch(lbr.Branch(0x10, 0x20, 1)))
     v.do(actions.HostControl(0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archlbr.arch.cpuid import Leaf0A, Leaf0D1, Leaf0DComponent, Leaf07, Leaf1C
+from archlbr.arch.cpuid import Leaf0A, Leaf0D1, Leaf0DComponent, Leaf1C
 from archlbr.vpmu.actions import CpuidInstruction, FeatureMsr, SaveList, SetCpuid, SupportedCpuid
 from tests.vpmu.parts import (
     ARCH_LBR,
@@ -16,6 +16,7 @@ from tests.vpmu.parts import (
     LER_FROM,
     LER_INFO,
     LER_TO,
+    OFF,
     PERF_CAPABILITIES,
     SELECT,
     TO,
@@ -27,7 +28,6 @@ from tests.vpmu.parts import (
 from tests.vpmu.table import row
 
 HIDDEN = {"entry_controls": 0, "exit_controls": 0}
-OFF = leaves(leaf07=Leaf07(), leaf0d1=Leaf0D1(0xF, 0, 0, 0), components=(AVX,), leaf1c=None)
 
 
 def offered(v):

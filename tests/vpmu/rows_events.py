@@ -5,11 +5,14 @@ from __future__ import annotations
 from archlbr.lbr.actions import Branch, ColdReset, DebugException, DeepCState, Init, Rsm, Smi, WarmReset
 from archlbr.vpmu.actions import Grant, InjectDebug, InjectNmi, InjectVector, ReadSmram, Release
 from tests.vpmu.parts import (
+    ALL,
     CTL,
     DEBUGCTL,
     DEPTH,
     EVTSEL,
+    FREEZE,
     FROM,
+    FRZ,
     GLOBAL_CTRL,
     INFO,
     LBR_XSS,
@@ -23,10 +26,6 @@ from tests.vpmu.parts import (
 )
 from tests.vpmu.rows_counters import BRANCHES, counting
 from tests.vpmu.table import row
-
-FREEZE = 1 << 11
-FRZ = 1 << 58
-ALL = 0x7F0007
 
 
 def frozen(make, version, freeze=FREEZE):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from archlbr.lbr.actions import Branch
 from archlbr.vpmu.actions import HostBranch, HostControl, NestedEntry, NestedExit, Release
-from tests.vpmu.parts import CTL, DEBUGCTL, DEPTH, FROM, LBR_XSS, XSS
+from tests.vpmu.parts import ALL, CTL, DEBUGCTL, DEPTH, ENTRY, EXIT, FROM, LBR_XSS, XSS
 from tests.vpmu.table import row
 
-ENTRY, EXIT = 1 << 21, 1 << 26
 ENTRY_CTLS, EXIT_CTLS, TRUE_EXIT_CTLS, TRUE_ENTRY_CTLS = 0x484, 0x483, 0x48F, 0x490
-ALL = 0x7F0007
 OFFERED = {"nested": 1}
 
 

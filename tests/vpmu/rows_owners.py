@@ -5,10 +5,8 @@ from __future__ import annotations
 from archlbr.lbr.actions import Branch
 from archlbr.vpmu.actions import Close, Grant, HostBranch, HostControl, Release, SchedIn, SchedOut, VcpuLoad, VcpuPut
 from archlbr.vpmu.snapshot import restore, save
-from tests.vpmu.parts import CTL, DEBUGCTL, DEPTH, FROM, LBR_XSS, TO, XSS, host_records, leaves
+from tests.vpmu.parts import ALL, CTL, DEBUGCTL, DEPTH, FROM, LBR_XSS, TO, XSS, host_records, leaves
 from tests.vpmu.table import row
-
-ALL = 0x7F0007
 
 
 @row("26 DEPTH while the host owns", ("ok", [0x10, 0], 0), ("ok", [0, 0], 0))

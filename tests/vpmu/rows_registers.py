@@ -10,6 +10,7 @@ from tests.vpmu.parts import (
     DEBUGCTL,
     DEPTH,
     FROM,
+    HIGH,
     INFO,
     LER_FROM,
     LER_INFO,
@@ -27,7 +28,6 @@ from tests.vpmu.table import row
 ONE_LEAF = {ebx: leaves(leaf1c=leaves().leaf1c._replace(ebx=ebx)) for ebx in (0, 3, 5, 6)}
 LEGAL = [1, 2, 4, 6, 7, 8, 9, *(1 << bit for bit in range(16, 23)), 0x7F000F]
 ILLEGAL = [1 << bit for bit in (*range(4, 16), *range(23, 64))]
-HIGH = 0xFFFF_8000_0000_0000
 
 
 @row("19 legacy registers on an architectural part", {"#GP"})

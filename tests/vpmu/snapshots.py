@@ -5,6 +5,7 @@ from __future__ import annotations
 from archlbr.vpmu.designs import ARCHLBR
 from archlbr.vpmu.snapshot import restore, save
 from tests.vpmu.parts import (
+    ALL,
     CTL,
     DEBUGCTL,
     DEPTH,
@@ -28,7 +29,6 @@ from tests.vpmu.parts import (
     leaves,
 )
 
-ALL = 0x7F0007
 WIDE = leaves((8, 16, 32))
 READABLE = [CTL, DEPTH, LER_FROM, LER_TO, LER_INFO, DEBUGCTL, XSS, STATUS, GLOBAL_CTRL, PMC, EVTSEL, FIXED, FIXED_CTRL,
             PERF_CAPABILITIES, *(block + x for block in (FROM, TO, INFO) for x in range(16))]  # fmt: skip

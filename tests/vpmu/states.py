@@ -5,14 +5,11 @@ from __future__ import annotations
 from archlbr.lbr.state import EMPTY, Entry, State
 from archlbr.vpmu.designs import ARCHLBR
 from tests.vpmu.parts import (
+    ALL,
     CTL,
     Vcpu,
 )
 
-ALL = 0x7F0007
-ENTRY, EXIT = 1 << 21, 1 << 26
-FREEZE, FREEZE_SMM = 1 << 11, 1 << 14
-FRZ = 1 << 58
 TEN, LER = Entry(0x10, 0x18, 0), Entry(0x71, 0x72, 0)
 
 

@@ -9,7 +9,7 @@ from archlbr.lbr.state import architectural
 from archlbr.vpmu.actions import CpuidInstruction, SupportedCpuid
 from archlbr.vpmu.cpuid import Cpuid, refreshed, supported_xss
 from archlbr.vpmu.designs import ARCHLBR, SERIES_V2
-from tests.vpmu.parts import AVX, LBRS, SPR, Vcpu, leaves, old_part, pmu
+from tests.vpmu.parts import AVX, LBRS, OFF, SPR, Vcpu, leaves, old_part, pmu
 
 PDCM, LONG_MODE = 1 << 15, 1 << 29
 
@@ -39,7 +39,7 @@ def test_each_leaf_is_what_userspace_set(pdcm: int, long_mode: int) -> None:
 
 
 def test_a_guest_without_lbrs_reads_a_leaf_1ch_of_zeros() -> None:
-    v = Vcpu(ARCHLBR, guest=leaves(leaf07=Leaf07(), leaf1c=None, leaf0d1=Leaf0D1(0xF, 0, 0, 0), components=(AVX,)))
+    v = Vcpu(ARCHLBR, guest=OFF)
     assert asked(v, 0x1C) == (0, 0, 0, 0)
 
 

@@ -27,10 +27,9 @@ from archlbr.vpmu.actions import (
 from archlbr.vpmu.designs import ARCHLBR, SERIES_V2
 from archlbr.vpmu.interception import guest_ctl
 from archlbr.vpmu.step import step
-from tests.vpmu.parts import CTL, DEBUGCTL, DEPTH, FROM, LBR_XSS, TO, XSS, Vcpu, leaves
+from tests.vpmu.parts import ALL, CTL, DEBUGCTL, DEPTH, FROM, LBR_XSS, TO, XSS, Vcpu, leaves
 
 HOST, OTHER = 1 << 40, 1 << 41
-ALL = 0x7F0007
 checks = settings(
     max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )

@@ -11,8 +11,7 @@ from archlbr.lbr.actions import Smi
 from archlbr.vpmu.actions import ReadSmram
 from archlbr.vpmu.designs import ARCHLBR, DEFECTS, DESIGNS, SERIES_V2, Design
 from tests.vpmu.parts import CTL, Vcpu, leaves
-from tests.vpmu.table import ROWS
-from tests.vpmu.test_rows import test_archlbr as _registers_the_rows  # noqa: F401
+from tests.vpmu.rows import ROWS
 
 FIELDS = [field for field in Design._fields if field != "name"]
 

@@ -24,9 +24,15 @@ from archlbr.vpmu.designs import ARCHLBR, SERIES_V2, Design
 from archlbr.vpmu.ownership import asked
 from archlbr.vpmu.state import BUSY, FAILS, FREE, Kept, Nested, Vmcs
 from tests.vpmu.parts import (
+    ALL,
     CTL,
     DEBUGCTL,
     DEPTH,
+    ENTRY,
+    EXIT,
+    FREEZE,
+    FREEZE_SMM,
+    FRZ,
     LBR_XSS,
     SELECT,
     STATUS_SET,
@@ -36,7 +42,7 @@ from tests.vpmu.parts import (
     leaves,
     old_part,
 )
-from tests.vpmu.states import ALL, ENTRY, EXIT, FREEZE, FREEZE_SMM, FRZ, LER, TEN, asking, file, flags
+from tests.vpmu.states import LER, TEN, asking, file, flags
 
 
 def test_what_perf_takes_goes_to_the_guest_s_copy_and_the_host_finds_nothing() -> None:

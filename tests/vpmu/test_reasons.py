@@ -27,9 +27,7 @@ from archlbr.vpmu.image import WORDS, unpack
 from archlbr.vpmu.ownership import deny
 from archlbr.vpmu.state import FAILS
 from archlbr.vpmu.step import step
-from tests.vpmu.parts import AVX, CTL, DEBUGCTL, DEPTH, INFO, SELECT, SPR, Vcpu, leaves, old_part
-
-OLD = leaves(leaf07=Leaf07(), leaf1c=None, leaf0d1=Leaf0D1(0xF, 0, 0, 0), components=(AVX,))
+from tests.vpmu.parts import CTL, DEBUGCTL, DEPTH, INFO, OFF, SELECT, SPR, Vcpu, leaves, old_part
 
 
 def without(**changed: object) -> str:
@@ -63,10 +61,10 @@ def test_why_a_guest_has_no_lbrs_on_other_hosts_and_designs() -> None:
     assert reason(ARCHLBR, v.platform, leaves(), 0x3F, 0) == no_pmu
     both = "CPUID.7.EDX[19] is 1, and the host's LBRs are model-specific"
     assert reason(ARCHLBR, old.platform, leaves(), 5, 4) == both
-    assert reason(ARCHLBR, old.platform, OLD, 5, 4) == ""
+    assert reason(ARCHLBR, old.platform, OFF, 5, 4) == ""
     model = "model-specific LBRs need the host's model in CPUID.1:EAX"
-    assert reason(ARCHLBR, old.platform, OLD._replace(signature=SPR + 1), 5, 4) == model
-    assert reason(ARCHLBR, old.platform, OLD, 0x2000, 4) == "IA32_PERF_CAPABILITIES.LBR_FMT is 0"
+    assert reason(ARCHLBR, old.platform, OFF._replace(signature=SPR + 1), 5, 4) == model
+    assert reason(ARCHLBR, old.platform, OFF, 0x2000, 4) == "IA32_PERF_CAPABILITIES.LBR_FMT is 0"
     hidden = Vcpu(ARCHLBR, {"entry_controls": 0})
     lacking = "KVM cannot virtualize the LBRs here: the VMX controls or the PMU are missing"
     assert reason(ARCHLBR, hidden.platform, leaves(), 0x3F, 5) == lacking
@@ -159,7 +157,7 @@ def test_what_userspace_is_refused_word_for_word() -> None:
     assert outcome(v, HostRead(SELECT)) == Refused("KVM_GET_MSRS: MSR 1C8H is not there")
     assert outcome(v, HostWrite(DEPTH, 24)) == Refused("KVM_SET_MSRS: MSR 14CFH does not take 0x18")
     v.run()
-    assert outcome(v, SetCpuid(OLD)) == Refused("KVM_SET_CPUID2: -EINVAL: the vCPU has run")
+    assert outcome(v, SetCpuid(OFF)) == Refused("KVM_SET_CPUID2: -EINVAL: the vCPU has run")
     w = Vcpu(SERIES_V2)
     refused = "KVM_SET_CPUID2: -EINVAL: leaf 1CH offers depths (8, 16), the host 32 alone"
     assert outcome(w, SetCpuid(leaves((8, 16)))) == Refused(refused)

@@ -7,17 +7,8 @@ from functools import partial
 import pytest
 
 from archlbr.vpmu.designs import ARCHLBR, SERIES_V2
-from tests.vpmu import (  # noqa: F401  # each registers its rows
-    rows_counters,
-    rows_enumeration,
-    rows_events,
-    rows_nested,
-    rows_owners,
-    rows_registers,
-    rows_xsaves,
-)
 from tests.vpmu.parts import Vcpu
-from tests.vpmu.table import ROWS
+from tests.vpmu.rows import ROWS
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.number for row in ROWS])

@@ -16,7 +16,6 @@ from archlbr.machine.pmi import take_sample
 from archlbr.vpmu.designs import ARCHLBR
 from tests.vpmu.parts import CTL, DEBUGCTL, DEPTH, FROM, INFO, TO, Vcpu, leaves, pmu
 
-ALL = 0x7F0007
 records = st.lists(st.tuples(*[st.integers(1, (1 << 47) - 1)] * 2, st.integers(0, (1 << 64) - 1)), max_size=32)
 
 

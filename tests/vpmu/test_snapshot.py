@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from archlbr.arch.cpuid import Leaf0A, Leaf0D, Leaf0D1, Leaf07, Leaf1C
+from archlbr.arch.cpuid import Leaf0A, Leaf0D, Leaf0D1, Leaf1C
 from archlbr.errors import InputError
 from archlbr.lbr.actions import Rsm, Smi
 from archlbr.vpmu.actions import Grant, NestedEntry, NestedExit, Release, SchedOut, Xsetbv
@@ -12,6 +12,7 @@ from archlbr.vpmu.designs import ARCHLBR
 from archlbr.vpmu.snapshot import restore, save
 from tests.vpmu.parts import (
     A_PMC,
+    ALL,
     AVX,
     CTL,
     DEBUGCTL,
@@ -22,6 +23,7 @@ from tests.vpmu.parts import (
     INFO,
     LBR_XSS,
     LER_FROM,
+    OFF,
     OLD_FROM,
     PMC,
     SELECT,
@@ -33,7 +35,7 @@ from tests.vpmu.parts import (
     old_part,
     pmu,
 )
-from tests.vpmu.snapshots import ALL, WIDE, into, readable, saved, source, target
+from tests.vpmu.snapshots import WIDE, into, readable, saved, source, target
 
 
 @pytest.mark.parametrize("xrstors", [False, True], ids=["by MSRs", "by XRSTORS"])
@@ -124,8 +126,7 @@ def test_legacy_lbrs():
 
 
 def test_no_lbrs():
-    off = leaves(leaf07=Leaf07(), leaf1c=None, leaf0d1=Leaf0D1(0xF, 0, 0, 0), components=(AVX,))
-    v, w = target(off), target(off)
+    v, w = target(OFF), target(OFF)
     v.wr(EVTSEL, 0x5300C4)
     assert into(w, saved(v)).rd(EVTSEL) == 0x5300C4
 

@@ -13,11 +13,12 @@ from archlbr.vpmu.designs import ARCHLBR
 from archlbr.vpmu.image import WORDS, Image, pack, unpack
 from archlbr.vpmu.snapshot import mismatch
 from tests.vpmu.parts import (
+    ALL,
     LBR_XSS,
     leaves,
     old_part,
 )
-from tests.vpmu.snapshots import ALL, into, saved, source, target
+from tests.vpmu.snapshots import into, saved, source, target
 
 
 def test_every_flipped_bit_is_refused():

@@ -11,6 +11,7 @@ from archlbr.vpmu.designs import ARCHLBR
 from archlbr.vpmu.image import unpack
 from archlbr.vpmu.snapshot import Part, pieces, written
 from tests.vpmu.parts import (
+    ALL,
     CTL,
     DEPTH,
     FROM,
@@ -19,7 +20,7 @@ from tests.vpmu.parts import (
     TO,
     XSS,
 )
-from tests.vpmu.snapshots import ALL, into, saved, source, target
+from tests.vpmu.snapshots import into, saved, source, target
 
 LEGAL = (Part.XSS, Part.DEPTH, Part.RECORDS, Part.CTL)
 

@@ -16,10 +16,15 @@ from archlbr.vpmu.designs import ARCHLBR
 from archlbr.vpmu.image import Image, pack, unpack
 from archlbr.vpmu.snapshot import Part, Piece, mismatch, pieces, restore
 from tests.vpmu.parts import (
+    ALL,
     AVX,
     CTL,
     DEBUGCTL,
+    ENTRY,
+    EXIT,
+    FREEZE,
     FROM,
+    HIGH,
     INFO,
     LBR_XSS,
     LER_FROM,
@@ -34,11 +39,7 @@ from tests.vpmu.parts import (
     leaves,
     old_part,
 )
-from tests.vpmu.snapshots import ALL, WIDE, into, saved, source, target
-
-ENTRY, EXIT = 1 << 21, 1 << 26
-FREEZE = 1 << 11
-HIGH = 0xFFFF_8000_0000_0000
+from tests.vpmu.snapshots import WIDE, into, saved, source, target
 
 
 def said(w: Vcpu, image: Image) -> str:

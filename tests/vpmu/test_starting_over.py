@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from archlbr.arch.cpuid import Leaf0D1, Leaf07
 from archlbr.lbr.actions import ColdReset, Rsm, Smi, WarmReset
 from archlbr.vpmu.actions import (
     NestedEntry,
@@ -16,12 +15,17 @@ from archlbr.vpmu.actions import (
 from archlbr.vpmu.designs import ARCHLBR, SERIES_V2
 from archlbr.vpmu.state import FREE, Kept, Nested, Pmu, Vmcs
 from tests.vpmu.parts import (
-    AVX,
+    ALL,
     CTL,
     DEBUGCTL,
+    ENTRY,
     EVTSEL,
+    EXIT,
+    FREEZE,
     FROM,
+    FRZ,
     LBR_XSS,
+    OFF,
     PERF_CAPABILITIES,
     SELECT,
     SPR,
@@ -32,7 +36,7 @@ from tests.vpmu.parts import (
     old_part,
     pmu,
 )
-from tests.vpmu.states import ALL, ENTRY, EXIT, FREEZE, FRZ, LER, TEN, asking, file, flags
+from tests.vpmu.states import LER, TEN, asking, file, flags
 
 
 def test_a_cold_reset_is_a_fresh_vcpu_that_has_run() -> None:
@@ -114,7 +118,7 @@ def test_capabilities_of_a_guest_without_pdcm() -> None:
     assert v.rd(PERF_CAPABILITIES) == "#GP"
 
 
-OLD = leaves(leaf07=Leaf07(), leaf1c=None, leaf0d1=Leaf0D1(0xF, 0, 0, 0), components=(AVX,), leaf0a=pmu(4))
+OLD = OFF._replace(leaf0a=pmu(4))
 
 
 def test_another_cpuid_is_judged_by_the_capabilities_that_are_there() -> None:

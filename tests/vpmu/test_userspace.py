@@ -8,12 +8,15 @@ from archlbr.lbr.actions import Xrstors, Xsaves
 from archlbr.vpmu.actions import FeatureMsr, Grant, NestedEntry, Release, SaveList, SchedOut
 from archlbr.vpmu.designs import ARCHLBR, SERIES_V2
 from tests.vpmu.parts import (
+    ALL,
     CTL,
     DEBUGCTL,
     DEPTH,
     FIXED,
     FROM,
+    FRZ,
     GLOBAL_CTRL,
+    HIGH,
     INFO,
     LBR_XSS,
     LER_FROM,
@@ -36,9 +39,6 @@ from tests.vpmu.parts import (
     old_part,
 )
 
-ALL = 0x7F0007
-FRZ = 1 << 58
-HIGH = 0xFFFF_8000_0000_0000
 # PERF_CAPABILITIES, eight selects and counters, four fixed counters, FIXED_CTR_CTRL, GLOBAL_STATUS, GLOBAL_CTRL.
 COUNTERS = (0x345, *range(0x186, 0x18E), *range(0xC1, 0xC9), *range(0x309, 0x30D), 0x38D, 0x38E, 0x38F)
 ENTRIES = (*range(0x1500, 0x1520), *range(0x1600, 0x1620), *range(0x1200, 0x1220))
