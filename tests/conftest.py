@@ -5,9 +5,14 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.guests.build import Guests
 from tests.oracle.stepper import Oracle
+
+# What a test says depends on the tree alone. `pytest --hypothesis-profile default` draws anew, and looks at the clock.
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repeatable")
 
 
 def pytest_configure() -> None:

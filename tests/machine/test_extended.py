@@ -129,7 +129,7 @@ def states() -> st.SearchStrategy[bytes]:
 
 
 @needs_instructions
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(states(), states(), st.sampled_from(sorted(SAVES)), st.integers(0, 3), st.integers(0, 3))
 def test_guest_and_processor_write_and_load_the_same(
     guest: Guest, held: bytes, other: bytes, name: str, rfbm: int, loads: int

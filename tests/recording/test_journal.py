@@ -204,7 +204,7 @@ DOORSTEP = Doorstep(journal.sampling.address)
 
 @pytest.mark.parametrize("ctl", [ANY, STACK, CALLS, NOTHING])
 @pytest.mark.parametrize("position", [TAKEN, RETIRED])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(walk=walks(), period=st.integers(1, 60), data=st.data())
 def test_a_journal_says_what_the_pure_model_says(
     ctl: int, position: int, walk: list[int], period: int, data: st.DataObject, tmp_path: Path
