@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 from archlbr.check.explore import Exploration, explore
 from tests.check.classics import CounterRace, Philosophers
@@ -16,11 +17,12 @@ def race(threads: int, pause: float = 0.0, *, tick) -> tuple[Exploration, int]:
     return explore(CounterRace(threads), [], tick=tick), os.getpid()
 
 
-def endless(*, tick) -> int:
-    """Tick until told to stop; return how often that took."""
+def endless(folder: str, *, tick) -> int:
+    """Tick until told to stop; return how often that took. At the first tick a file with the process's name appears."""
     ticks = 0
     while not tick(ticks):
         ticks += 1
+        (Path(folder) / str(os.getpid())).touch()
         time.sleep(0.01)
     return ticks
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 ARCHLBR = (sys.executable, "-m", "archlbr")
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "LD_BIND_NOW": "1", "NO_COLOR": "1"}
@@ -35,6 +37,25 @@ def start(command: Sequence[str | os.PathLike[str]], cwd: Path | None = None) ->
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+
+
+def wait_for_work(session: int, seconds: float = 2.5, patience: float = 120) -> None:
+    """Wait until the processes of a session have computed for some seconds, however busy the machine is."""
+    end = time.monotonic() + patience
+    while worked(session) < seconds:
+        assert time.monotonic() < end, f"session {session} does not compute"
+        time.sleep(0.05)
+
+
+def worked(session: int) -> float:
+    """Return the seconds that the processes of a session which still run have computed."""
+    ticks = 0
+    for process in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = process.read_text().rpartition(") ")[2].split()
+            if int(fields[3]) == session:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 import signal
-import time
 
 import pytest
 
-from tests.cli.recording import ARCHLBR, run, start
+from tests.cli.recording import ARCHLBR, run, start, wait_for_work
 
 
 def test_check_prints_a_table_and_lines_that_replay() -> None:
@@ -91,7 +90,7 @@ def test_walks_say_what_they_met_and_that_they_prove_nothing() -> None:
 def test_ctrl_c_says_incomplete_and_exits_with_1(jobs: str) -> None:
     words = ["mediated-lbr", "archlbr", "--scenario", "everything", "--scenario", "everything-roam", "--jobs", jobs]
     going = start([*ARCHLBR, "check", *words, "--format", "json"])
-    time.sleep(3.5)
+    wait_for_work(going.pid)
     going.send_signal(signal.SIGINT)
     out, err = going.communicate(timeout=60)
     assert going.returncode == 1
@@ -104,7 +103,7 @@ def test_ctrl_c_says_incomplete_and_exits_with_1(jobs: str) -> None:
 
 def test_ctrl_c_ends_walks_and_says_how_many_there_were() -> None:
     going = start([*ARCHLBR, "check", "archlbr", "--walks", "100000"])
-    time.sleep(3)
+    wait_for_work(going.pid)
     going.send_signal(signal.SIGINT)
     out, err = going.communicate(timeout=60)
     assert (going.returncode, err) == (1, b"")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.recording import archlbr, run, start
+from tests.cli.recording import archlbr, run, start, wait_for_work, worked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from tests.guests.build import Guests
 
 
-def wait_for_guest(program: Path, seconds: float = 60) -> list[int]:
-    """Wait until a process maps the program's file and is busy with it; return those that do."""
+def wait_for_guest(program: Path, session: int, seconds: float = 180) -> list[int]:
+    """Wait until a process maps the program's file and its session is busy with it; return those that map it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = mapping(program)
         if found:
-            time.sleep(1)  # long enough for samples
+            wait_for_work(session, worked(session) + 1)  # long enough for samples
             return found
         time.sleep(0.05)
     raise AssertionError(f"{program} never ran")
@@ -45,7 +45,7 @@ def mapping(program: Path) -> list[int]:
     return found
 
 
-def gone(program: Path, seconds: float = 10) -> bool:
+def gone(program: Path, seconds: float = 60) -> bool:
     """Return whether no process runs the program any more, within some seconds."""
     end = time.monotonic() + seconds
     while mapping(program):
@@ -59,7 +59,7 @@ def gone(program: Path, seconds: float = 10) -> bool:
 def test_ctrl_c_ends_the_guest_and_writes_the_profile(whole_group: bool, guests: Guests, tmp_path: Path) -> None:
     profile = tmp_path / "perf.data"
     running = start(archlbr("record", "-c", "100003", "-o", profile, "--", guests.endless))
-    wait_for_guest(guests.endless)
+    wait_for_guest(guests.endless, running.pid)
     assert not profile.exists()
     if whole_group:
         os.killpg(running.pid, signal.SIGINT)
@@ -78,7 +78,7 @@ def test_ctrl_c_ends_the_guest_and_writes_the_profile(whole_group: bool, guests:
 def test_a_killed_run_leaves_nothing_under_the_output_s_name(verb: str, guests: Guests, tmp_path: Path) -> None:
     profile = tmp_path / "perf.data"
     running = start(archlbr(verb, "-o", profile, "--", guests.endless))
-    wait_for_guest(guests.endless)
+    wait_for_guest(guests.endless, running.pid)
     running.kill()
     running.wait(timeout=60)
     assert running.stdout is not None
@@ -97,7 +97,7 @@ def test_a_killed_run_keeps_the_older_file(guests: Guests, tmp_path: Path) -> No
     profile = tmp_path / "perf.data"
     profile.write_bytes(b"an older profile")
     running = start(archlbr("record", "-o", profile, "--", guests.endless))
-    wait_for_guest(guests.endless)
+    wait_for_guest(guests.endless, running.pid)
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate(timeout=60)
     assert profile.read_bytes() == b"an older profile"

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -145,6 +144,7 @@ def test_a_snapshot_that_is_killed_leaves_the_old_file_or_the_new_one(program: P
         content = file.read_bytes()
         assert content in (b"old", whole)
         found["old" if content == b"old" else "new"] += 1
+        seconds *= 1.25 if content == b"old" else 0.8  # how busy the machine is may change
     assert min(found.values()) > 0
 
 
@@ -189,19 +189,12 @@ def test_a_wait_for_a_machine_has_an_end(tmp_path: Path) -> None:
 
 
 def test_a_source_that_says_nothing_is_not_waited_for_for_ever(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with socket.socket() as silent:
-
-        def connect() -> None:
-            waited(lambda: silent.connect_ex(("127.0.0.1", port)) == 0)
-
-        thread = threading.Thread(target=connect)
-        thread.start()
-        done = archlbr("restore", str(tmp_path / "there"), "--incoming", f"127.0.0.1:{port}", "--timeout", "2")
-        thread.join()
-    assert done.status == 2
-    assert done.err.splitlines()[1:] == ["archlbr: the source ended before the machine was here: timed out"]
+    target = archlbr_process("restore", tmp_path / "there", "--incoming", "127.0.0.1:0", "--timeout", "3")
+    assert target.stderr is not None
+    [port] = re.findall(rb"127\.0\.0\.1:(\d+)$", target.stderr.readline().strip())
+    with socket.create_connection(("127.0.0.1", int(port))):
+        _, said = target.communicate(timeout=120)
+    assert (target.returncode, said) == (2, b"archlbr: the source ended before the machine was here: timed out\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -148,7 +148,7 @@ def test_ctrl_c_ends_a_machine_that_is_never_done_with_its_port(guests: int, tmp
                 assert machine.poll() is None
                 time.sleep(0.05)
             machine.send_signal(signal.SIGINT)
-            _, said = machine.communicate(timeout=30)
+            _, said = machine.communicate(timeout=120)
         finally:
             machine.kill()
     assert (machine.returncode, said) == (130, b"")

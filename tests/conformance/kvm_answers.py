@@ -37,7 +37,7 @@ def main(behaviour: str) -> None:
                 break
             print(json.dumps({"answer": answers.get(name, name == "new_vm")}), flush=True)
     if not behaviour.endswith("dies"):
-        time.sleep(60)
+        time.sleep(120)
 
 
 if __name__ == "__main__":

@@ -62,14 +62,14 @@ def test_the_offered_rows_stay_as_they_are() -> None:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvm, "PROCESS", "tests.conformance.kvm_answers")
-    monkeypatch.setattr(kvm, "SECONDS", 1.5)
+    monkeypatch.setattr(kvm, "SECONDS", 4)
 
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
     ("behaviour", "said"),
     [
-        ("silent", "silent: no answer to open within 1.5 seconds; ask another KVM"),
+        ("silent", "silent: no answer to open within 4 seconds; ask another KVM"),
         ("version", "version: KVM_GET_API_VERSION is 11, not 12; use a kernel's own KVM"),
         ("denied", "denied: open: Permission denied; join its group, often kvm"),
         ("dies", "dies: the process that asks it died at version; look at the kernel's log"),
@@ -80,7 +80,7 @@ def test_a_device_that_cannot_be_used_is_one_line(behaviour: str, said: str) -> 
     with pytest.raises(InputError) as refusal:
         KvmProcess(behaviour)
     assert str(refusal.value) == said
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -90,7 +90,7 @@ def test_a_vcpu_that_hangs_leaves_the_vmm_s_questions(tmp_path: Path) -> None:
     target = KvmTarget(str(device))
     results = {result.case.name: result for result in run(target, CASES)}
     target.close()
-    hung = f"a vCPU that runs ({device}: no answer to execute within 1.5 seconds; ask another KVM)"
+    hung = f"a vCPU that runs ({device}: no answer to execute within 4 seconds; ask another KVM)"
     assert (results["no-edx19-CTL"].verdict, results["no-edx19-CTL"].why) == (Verdict.SKIP, hung)
     assert results["no-edx19-vmm-sets-nothing"].verdict is Verdict.PASS
     assert results["cpuid-zero-1c-any"].verdict is Verdict.FAIL  # it refuses each KVM_SET_CPUID2

@@ -9,7 +9,7 @@ import pytest
 
 from archlbr.machine.turns import Turns
 
-SECONDS = 20
+SECONDS = 60
 
 
 def wait_for(condition, seconds=SECONDS) -> None:
