@@ -158,6 +158,7 @@ void start(const struct registers *r) {
         dprintf(2, "archlbr: this QEMU keeps its registers elsewhere: record with --engine unicorn\n");
         _exit(70);
     }
+    reveal(r->general[4]);
     const char *path = qemu_plugin_path_to_binary(), *slash = strrchr(path, '/');
     prctl(PR_SET_NAME, slash ? slash + 1 : path); /* as execve names it */
     announce_program(path);

@@ -126,6 +126,7 @@ extern __thread unsigned here; /* the thread's processor */
 void keep_words(unsigned count);
 void follow_forks(void);
 void follow_exec(uint64_t path_at, uint64_t argv_at, uint64_t envp_at);
+void reveal(uint64_t stack); /* the variables that follow_exec, or plugin.py, has hidden from QEMU */
 
 /* branches.c */
 extern unsigned started;

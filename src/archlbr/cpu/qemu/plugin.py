@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from archlbr.cpu.qemu.stream import macros
+from archlbr.cpu.qemu import stream
 from archlbr.errors import InputError
 from archlbr.sources import cache_folder
 
@@ -26,8 +26,8 @@ _FEATURES: Final = (
     "+pclmulqdq,+ssse3,+cx16,+sse4.1,+sse4.2,+movbe,+popcnt,+aes,+erms,+bmi1,+bmi2,+adx,+lahf-lm,+abm,+rdtscp,"
     "-svm,-hypervisor,-xsave"
 )
-# The host's loader reads these for QEMU itself, though they are meant for the program.
-FOR_THE_LOADER: Final = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT")
+# The host's loader, or QEMU, would take these for itself, though they are meant for the program (processes.c).
+_TAKEN: Final = ("LD_", "QEMU_")
 COMPILERS: Final = ("cc", "gcc", "clang")
 
 
@@ -40,7 +40,7 @@ def find_qemu() -> str:
 
 
 def _definitions() -> list[str]:
-    return [f"-D{macro}" for macro in macros()]
+    return [f"-D{macro}" for macro in stream.macros()]
 
 
 def _place() -> Path:
@@ -86,19 +86,15 @@ def command(folder: str, path: str, argv: list[str], period: int = 0) -> list[st
     """
     words = [find_qemu(), "-cpu", _FEATURES, "-plugin"]
     words.append(f"{build_plugin()},folder={folder},period={period},words={len(words) + 1}")
-    for name in FOR_THE_LOADER:
-        value = os.environ.get(name)
-        if value is not None:
-            if "," in value:
-                raise InputError(f"--engine qemu cannot pass on {name} with a comma in it: use --engine unicorn")
-            words += ["-E", f"{name}={value}"]
     return [*words, "-0", argv[0], path, *argv[1:]]
 
 
 def environment() -> dict[str, str]:
-    """Return the variables that QEMU itself runs with, last first: it hands them on the other way round."""
+    """Return the variables that QEMU itself runs with, last first: it hands them on the other way round.
+
+    What only the program is to take has HIDDEN for its first letter; the plugin puts that back.
+    """
     return {
-        name: value
+        chr(stream.HIDDEN) + name[1:] if name.startswith(_TAKEN) else name: value
         for name, value in reversed(list(os.environ.items()))
-        if name not in FOR_THE_LOADER and not name.startswith("QEMU_")
     }

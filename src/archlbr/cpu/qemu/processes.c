@@ -38,9 +38,25 @@ static int readable(uint64_t address) {
     return address && process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1;
 }
 
-/* Words that the host's loader would take for QEMU itself. */
-static int for_the_loader(const char *word) {
-    return !strncmp(word, "LD_PRELOAD=", 11) || !strncmp(word, "LD_LIBRARY_PATH=", 16) || !strncmp(word, "LD_AUDIT=", 9);
+/* Variables that the host's loader, or QEMU, would take for itself, though they are meant for the program: they travel with HIDDEN
+ * for their first letter, which the program's first block puts back on its stack. (QEMU's -E splits a value at its commas.) */
+static const char *const taken[] = {"LD_", "QEMU_"};
+#define KINDS (sizeof taken / sizeof *taken)
+
+static char *hide(char *variable) {
+    for (unsigned i = 0; i < KINDS; i++)
+        if (!strncmp(variable, taken[i], strlen(taken[i]))) {
+            if (!(variable = strdup(variable))) die("has no memory");
+            *variable = HIDDEN;
+            break;
+        }
+    return variable;
+}
+
+void reveal(uint64_t stack) { /* argc, argv, a null, envp, a null (System V ABI, 3.4.1) */
+    for (char **variable = (char **)stack + *(uint64_t *)stack + 2; *variable; variable++)
+        for (unsigned i = 0; i < KINDS; i++)
+            if (**variable == HIDDEN && !strncmp(*variable + 1, taken[i] + 1, strlen(taken[i] + 1))) **variable = *taken[i];
 }
 
 void follow_forks(void) { pthread_atfork(before_fork, NULL, in_child); }
@@ -76,7 +92,7 @@ void follow_exec(uint64_t path_at, uint64_t argv_at, uint64_t envp_at) {
     snprintf(own, sizeof own, "/proc/%d/exe", getpid());
     if (!strcmp(name, "/proc/self/exe") || !strcmp(name, own)) name = qemu_plugin_path_to_binary();
     snprintf(path, sizeof path, "%s", name);
-    char **all = malloc((argc + variables * 2 + prefix_words + 32) * sizeof *all), **room = all + prefix_words + variables * 2 + 2;
+    char **all = malloc((argc + prefix_words + 32) * sizeof *all), **room = all + prefix_words + 2;
     char **words = room + 16, **variable = malloc((variables + 1) * sizeof *variable);
     if (!all || !variable) die("has no memory");
     words[0] = "";
@@ -108,14 +124,11 @@ void follow_exec(uint64_t path_at, uint64_t argv_at, uint64_t envp_at) {
     }
     if (st.st_mode & (S_ISUID | S_ISGID)) post(UNPRIVILEGED, 0, 0, 0, 0, 0, path);
     post(EXEC, 0, 0, 0, 0, 0, (char *)name);
-    /* QEMU's own words, -E for what its loader must not see, -0 NAME PATH, the program's words. */
+    /* QEMU's own words, -0 NAME PATH, the program's words. */
     char **at = all, *arguments0 = words[0];
-    unsigned kept = 0;
     for (unsigned i = 0; i < prefix_words; i++) *at++ = prefix[i];
-    for (unsigned i = variables; i--;) /* last first: QEMU hands them on the other way round */
-        if (for_the_loader(envp[i]) && !strchr(envp[i], ',')) *at++ = "-E", *at++ = envp[i];
-        else variable[kept++] = envp[i];
-    variable[kept] = NULL;
+    for (unsigned i = 0; i < variables; i++) variable[variables - 1 - i] = hide(envp[i]); /* QEMU hands them on the other way round */
+    variable[variables] = NULL;
     *at++ = "-0", *at++ = arguments0, *at++ = path;
     unsigned count = 1;
     while (words[count - 1] && words[count]) memmove(at++, &words[count++], sizeof *at);

@@ -23,6 +23,7 @@ FIRST_CHUNKS: Final = 256  # of the first thread under QEMU, which runs while it
 WORDS: Final = CHUNK * CHUNKS
 BLOCKS: Final = 1 << 20
 THREADS: Final = 512
+HIDDEN: Final = 1  # the first letter, on the way to a program, of a variable that QEMU or its loader would take
 
 # Words of a stream that are no block numbers, and how many words each has; 0 is nothing.
 EVENTS: Final = 0x7FFFFF00
@@ -98,6 +99,7 @@ def macros() -> Iterator[str]:
         "THREADS": THREADS,
         "EVENTS": EVENTS,
         "LEARNT": at.LEARNT,
+        "HIDDEN": HIDDEN,
     }
     codes = {
         "SYSCALL": SYSCALL,
