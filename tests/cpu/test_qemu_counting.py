@@ -29,7 +29,7 @@ from archlbr.cpu.qemu import plugin, stream
 from archlbr.cpu.qemu.ring import Ring
 from archlbr.cpu.qemu.stream import Ending
 from archlbr.machine import hooks, streaming
-from archlbr.machine.streams import Process
+from archlbr.machine.streams import ProcessStreams
 from archlbr.profile.perfdata.attr import branch_attr
 from archlbr.recording.events import TAKEN, Event, period_alone
 from archlbr.recording.streamed import StreamedSampler
@@ -165,7 +165,7 @@ def read(driver: ctypes.CDLL, told: Walk, period: int, counted: bool, pause: int
             assert driver.describe_block(ctypes.c_uint64(start), sizes, block.count, block.last) == index + 1
         pid = os.getpid()
         recorder = StreamedSampler(folder, branch_attr("branches", period, 0), event, pid)
-        process = Process(pid, recorder, Ring(folder, pid, 0, longer=True))
+        process = ProcessStreams(pid, recorder, Ring(folder, pid, 0, longer=True))
         for first in range(0, len(rows), pause):
             part = rows[first : first + pause]
             driver.run(ctypes.c_void_p(part.ctypes.data), len(part))

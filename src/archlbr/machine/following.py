@@ -15,7 +15,7 @@ from archlbr.cpu.qemu.ring import Ring
 from archlbr.cpu.qemu.stream import Told
 from archlbr.machine.progress import Counted, counted, total
 from archlbr.machine.regions import Region
-from archlbr.machine.streams import Process
+from archlbr.machine.streams import ProcessStreams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ class Follower:
         self._folder = folder
         self._make = make_recorder
         self._name = name
-        self._processes: dict[int, Process] = {}
+        self._processes: dict[int, ProcessStreams] = {}
         self._ended: list[Counted] = []
         self._children: dict[tuple[int, int], tuple[StreamRecorder, int, int]] = {}
 
@@ -75,7 +75,9 @@ class Follower:
             self._begin(process, message)
         elif told == Told.FORKED:
             recorder, defined, after = self._children.pop((message.c, message.d))
-            child = self._processes[pid] = Process(pid, recorder, Ring(self._folder, pid, message.b, longer=True))
+            child = self._processes[pid] = ProcessStreams(
+                pid, recorder, Ring(self._folder, pid, message.b, longer=True)
+            )
             child.defined = defined
             thread = child.active = child.thread(message.a, pid)
             thread.started, thread.after = True, after
@@ -104,15 +106,15 @@ class Follower:
         else:
             self._note(process, message)
 
-    def _begin(self, process: Process | None, message: Message) -> None:
+    def _begin(self, process: ProcessStreams | None, message: Message) -> None:
         ring = Ring(self._folder, message.pid, message.b, longer=True)
         if process is not None:
             process.become(ring, os.path.basename(process.name)[:15])
             return
-        process = self._processes[message.pid] = Process(message.pid, self._make(message.pid), ring)
+        process = self._processes[message.pid] = ProcessStreams(message.pid, self._make(message.pid), ring)
         process.recorder.named(message.pid, self._name, True)
 
-    def _end_thread(self, process: Process, message: Message) -> None:
+    def _end_thread(self, process: ProcessStreams, message: Message) -> None:
         thread = process.thread(message.a, message.tid)
         process.activate(thread)
         process.recorder.flush()
@@ -122,7 +124,7 @@ class Follower:
         thread.tid, thread.current, thread.started = 0, 0, False
         process.active = None
 
-    def _note(self, process: Process, message: Message) -> None:
+    def _note(self, process: ProcessStreams, message: Message) -> None:
         text = os.fsdecode(message.text)
         if message.told == Told.NAMED:
             process.recorder.named(message.tid, message.text[:15], False)
@@ -135,7 +137,7 @@ class Follower:
         elif message.told == Told.UNPRIVILEGED:
             self.warnings.append(f"{text} is set-user-ID or set-group-ID: it runs without that under QEMU")
 
-    def _tell(self, process: Process) -> None:
+    def _tell(self, process: ProcessStreams) -> None:
         if process.warning:
             self.warnings.append(process.warning)
 

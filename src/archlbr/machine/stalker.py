@@ -30,7 +30,7 @@ from archlbr.guest.linking import linking
 from archlbr.machine import supervise
 from archlbr.machine.progress import counted
 from archlbr.machine.regions import Region
-from archlbr.machine.streams import Process, Thread
+from archlbr.machine.streams import ProcessStreams, ThreadStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,8 +50,8 @@ class _Time(ctypes.Structure):
     _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
 
-class StalkedProcess(Process):
-    """The process: what lies before main, or a thread's function, and behind the call of exit is passed over."""
+class StalkedStreams(ProcessStreams):
+    """The process's streams: what lies before main, or a thread's function, and behind exit's call is passed over."""
 
     lengths = agent.LENGTH
 
@@ -76,11 +76,11 @@ class StalkedProcess(Process):
                 break
             self.follow(number, tid, total)
 
-    def proceeds(self, thread: Thread) -> bool:
+    def proceeds(self, thread: ThreadStream) -> bool:
         """Return whether what a thread writes is recorded."""
         return thread.processor in self.inside
 
-    def happened(self, thread: Thread, event: int, values: list[int]) -> None:
+    def happened(self, thread: ThreadStream, event: int, values: list[int]) -> None:
         """Account for what stands between blocks."""
         if event == agent.LEFT:
             if self.recorder.words[at.CURRENT]:
@@ -107,7 +107,7 @@ class StalkedProcess(Process):
             device = os.makedev(int(found[5], 16), int(found[6], 16))
             self.recorder.mapped(self.pid, Region(start, end, 5, 2, path, int(found[4], 16), device, int(found[7])))
 
-    def _skip(self, thread: Thread, total: int) -> None:
+    def _skip(self, thread: ThreadStream, total: int) -> None:
         words = self.ring.words(thread.processor)
         while thread.done < total:
             start = thread.done % stream.WORDS
@@ -124,7 +124,7 @@ class StalkedProcess(Process):
 class Watcher:
     """Read the ring until the program has ended."""
 
-    def __init__(self, process: StalkedProcess, attached: Agent) -> None:
+    def __init__(self, process: StalkedStreams, attached: Agent) -> None:
         self.failure: BaseException | None = None
         self.ended = threading.Event()
         self.process = process
@@ -169,8 +169,8 @@ def run_on_stalker(
         raise InputError(f"--engine stalker: {path} has no main that a C library calls: use --engine qemu or unicorn")
     started: list[tuple[Watcher, threading.Thread, Agent]] = []
 
-    def make(pid: int, maps: bytes) -> StalkedProcess:
-        process = StalkedProcess(pid, make_recorder(pid), Ring(os.fspath(folder), pid, 0, keep=True))
+    def make(pid: int, maps: bytes) -> StalkedStreams:
+        process = StalkedStreams(pid, make_recorder(pid), Ring(os.fspath(folder), pid, 0, keep=True))
         process.recorder.named(pid, os.fsencode(os.path.basename(path))[:15], True)
         process.look_at_mappings(maps)
         return process

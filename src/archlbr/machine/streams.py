@@ -36,8 +36,8 @@ class StreamRecorder(Recorder, Protocol):
         """Return the recorder of a child that is being forked, which knows the first blocks of the table."""
 
 
-class Thread:
-    """What is kept of a guest thread: its place in its stream, and the block it runs while another's is looked at.
+class ThreadStream:
+    """A guest thread's stream: how far it was read, and the block the thread runs while another's is looked at.
 
     after: where the system call under way returns to. elsewhere: the kernel goes back to where the next block starts.
     """
@@ -52,8 +52,8 @@ class Thread:
         self.started = False
 
 
-class Process:
-    """A guest process: its ring, its recorder, its threads."""
+class ProcessStreams:
+    """The streams of a guest process: the ring they stand in, one a thread, and the recorder they go to."""
 
     lengths = stream.LENGTH
 
@@ -63,8 +63,8 @@ class Process:
         self.decoder = Decoder()
         self.ring = ring
         self.defined = 0
-        self.threads: dict[int, Thread] = {}
-        self.active: Thread | None = None
+        self.threads: dict[int, ThreadStream] = {}
+        self.active: ThreadStream | None = None
         self.name = b""
         self.warning = ""
         self.read = streaming.reader(recorder.reader)
@@ -75,11 +75,11 @@ class Process:
         streaming.prepare(self.recorder.words)
         self.decoder.install(self.recorder.words)
 
-    def thread(self, processor: int, tid: int) -> Thread:
+    def thread(self, processor: int, tid: int) -> ThreadStream:
         """Return the thread on a processor, a new one when there was none."""
         thread = self.threads.get(processor)
         if thread is None:
-            thread = self.threads[processor] = Thread(processor, tid)
+            thread = self.threads[processor] = ThreadStream(processor, tid)
         if thread.tid == 0:
             thread.tid = tid
         return thread
@@ -114,11 +114,11 @@ class Process:
                 thread.done += length
         self.consumed(thread)
 
-    def proceeds(self, thread: Thread) -> bool:
+    def proceeds(self, thread: ThreadStream) -> bool:
         """Return whether what a thread writes is recorded."""
         return True
 
-    def consumed(self, thread: Thread) -> None:
+    def consumed(self, thread: ThreadStream) -> None:
         """Let the writer go on over what was read."""
         address = self.ring.consume(thread.processor, thread.done // stream.CHUNK)
         _LIBC.syscall(_SYS_FUTEX, ctypes.c_void_p(address), _FUTEX_WAKE, 1, None, None, 0)
@@ -132,7 +132,7 @@ class Process:
                 raise InternalError(f"the decoder and the plugin's ends.c differ over the instruction at {other:#x}")
             self.defined = known
 
-    def activate(self, thread: Thread) -> None:
+    def activate(self, thread: ThreadStream) -> None:
         """Let the recorder's words be a thread's."""
         before, words = self.active, self.recorder.words
         if before is thread:
@@ -152,7 +152,7 @@ class Process:
         """Return a word of a block's entry."""
         return int(self.recorder.words[skimming.TABLE + number * at.ENTRY + part])
 
-    def happened(self, thread: Thread, event: int, values: list[int]) -> None:
+    def happened(self, thread: ThreadStream, event: int, values: list[int]) -> None:
         """Account for what stands between blocks."""
         words = self.recorder.words
         current = (int(words[at.CURRENT]) - skimming.TABLE) // at.ENTRY if words[at.CURRENT] else 0
@@ -186,7 +186,7 @@ class Process:
         self.recorder.words[at.CURRENT] = 0
 
     def signalled(
-        self, thread: Thread, current: int, handler: int, count: int, low: int, high: int, fault: int
+        self, thread: ThreadStream, current: int, handler: int, count: int, low: int, high: int, fault: int
     ) -> None:
         """Account for a signal whose handler begins now; the interrupted RIP says how far the running block came."""
         rip = high << 32 | low
@@ -241,7 +241,7 @@ class Process:
             self.take_in(thread)
         self.recorder.finish()
 
-    def take_in(self, thread: Thread) -> None:
+    def take_in(self, thread: ThreadStream) -> None:
         """Take in what a thread counted and, since it was stopped, never wrote."""
         taken, retired = self.ring.counted(thread.processor)
         self.recorder.words[at.TAKEN] += np.uint64(taken)
