@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import struct
-from typing import TYPE_CHECKING
 
 import pytest
 from unicorn import x86_const as x86
 
 from archlbr.cpu.unicorn import longmode, shortcuts, supervisor, undefined
 from archlbr.cpu.unicorn.supervisor import ENGINES_OWN, SupervisorEngine
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 GDT, IDT, HANDLERS, ENTRY, CODE, STACK = 0x1000, 0x2000, 0x5000, 0x3000, 0x4000, 0x9000
 NOWHERE = 0xFFFF_FFF0
@@ -51,7 +48,7 @@ def registers() -> Registers:
 
 
 @pytest.fixture
-def engine(registers: Registers) -> Iterator[SupervisorEngine]:
+def engine(registers: Registers) -> SupervisorEngine:
     machine = SupervisorEngine(registers, lambda leaf, subleaf: (leaf + 1, subleaf + 2, 3, 4))
     uc = machine.uc
     uc.mem_map(0, 0x10000)
@@ -70,8 +67,7 @@ def engine(registers: Registers) -> Iterator[SupervisorEngine]:
     uc.mem_write(0x8000, struct.pack("<5Q", CODE, 0x10, 2, STACK, 0x18))
     uc.reg_write(x86.UC_X86_REG_RSP, 0x8000)
     uc.reg_write(x86.UC_X86_REG_R14, 0x99)
-    yield machine
-    machine.close()
+    return machine
 
 
 def run(engine: SupervisorEngine, code: str) -> dict[str, int]:
@@ -147,7 +143,8 @@ def test_two_engines_ask_their_own_handlers(engine: SupervisorEngine, registers:
     second.uc.mem_write(CODE, bytes.fromhex("b9cf140000 0f32"))
     second.run(CODE, CODE + 7)
     assert (registers.asked, other.asked) == ([], [("rdmsr", 0x14CF)])
-    second.close()
+    del second
+    gc.collect()
     run(engine, "b9ce140000 0f32")
     assert (registers.asked, other.asked) == ([("rdmsr", 0x14CE)], [("rdmsr", 0x14CF)])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,6 +39,16 @@ def test_time_passes_with_instructions_and_in_hlt() -> None:
     status = board.run(10**9)
     assert status is not None
     assert status >> 1 == 3  # time is told at a block's start: RDTSC, MOV and JMP were the block before
+
+
+def test_a_machine_that_nobody_has_any_more_gives_its_memory_back() -> None:
+    # cpuid; mov ecx, 1d9h; rdmsr; wrmsr; hlt
+    board, _ = machine("31c0 0fa2 b9d9010000 0f32 0f30 fa f4")
+    assert board.run() == 0
+    left = [weakref.ref(part) for part in (board, board.engine, board.uc, board.vcpu)]
+    del board
+    gc.collect()
+    assert [ref() for ref in left] == [None] * 4
 
 
 def test_halting_for_good_ends_the_machine() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import capstone
 import pytest
 
@@ -14,9 +12,6 @@ from archlbr.machine.board import Board
 from archlbr.machine.models import SAPPHIRE_RAPIDS
 from archlbr.machine.msr_guest import MEMORY, MsrGuest, put_stubs
 from archlbr.machine.vcpu import Vcpu
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 M = 0x8000
 LISTINGS = {
@@ -121,10 +116,8 @@ class Answers(Vcpu):
 
 
 @pytest.fixture(scope="module")
-def board() -> Iterator[Board]:
-    one = Board(SAPPHIRE_RAPIDS, MEMORY, lambda _byte: None, vcpu=Answers)
-    yield one
-    one.engine.close()
+def board() -> Board:
+    return Board(SAPPHIRE_RAPIDS, MEMORY, lambda _byte: None, vcpu=Answers)
 
 
 @pytest.fixture(scope="module")

@@ -112,10 +112,6 @@ class MachineTarget(ModelTarget):
 
         return self._inside(take)
 
-    def close(self) -> None:
-        """Give the engine back."""
-        self.board.engine.close()
-
     def _run(
         self, done: Callable[[Report], Answer], name: str, index: int = 0, subindex: int = 0, value: int = 0
     ) -> Answer:

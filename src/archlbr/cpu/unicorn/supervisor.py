@@ -14,6 +14,7 @@ import ctypes
 import mmap
 import struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakValueDictionary
 
 import capstone
 import numpy as np
@@ -126,7 +127,8 @@ _ASKED: Final = ctypes.CFUNCTYPE(
 class _Replacements:
     # The patched helpers serve every engine of the process: whose access it is shows in the CPU structure's address.
     def __init__(self) -> None:
-        self.accesses: dict[int, Accesses] = {}
+        # Weak, or no machine's engine and memory would ever be given back; the engine's object holds its own.
+        self.accesses: WeakValueDictionary[int, Accesses] = WeakValueDictionary()
         self.failure: BaseException | None = None
         self._steps = undefined.Asked()
         libc = ctypes.CDLL(None, use_errno=True)
@@ -290,7 +292,7 @@ class SupervisorEngine:
         self._cpuid = cpuid
         self._shared = _replaced()
         self.cpu, self.env = locate(self.uc)
-        self._shared.accesses[self.env] = accesses
+        self._shared.accesses[self.env] = self._accesses = accesses
         ctypes.c_uint64.from_address(undefined.CPU_BEFORE_ENV).value = self.env - self.cpu
         undefined.leave_xsave_out(self.env + self._shared.features, cpuid(1, 0)[2])
         self._delivery = plant(self.uc._uch, uc.UC_HOOK_INTR, _deliver.address, self.cpu)
@@ -316,11 +318,6 @@ class SupervisorEngine:
             uclib.uc_hook_del(self.uc._uch, ctypes.c_size_t(hook))
         self._delivery = plant(self.uc._uch, uc.UC_HOOK_INTR, function, pointer)
         self._unknown = plant(self.uc._uch, uc.UC_HOOK_INSN_INVALID, undefined, pointer)
-
-    def close(self) -> None:
-        """Give the engine back; nothing may use it afterwards."""
-        self._shared.accesses.pop(self.env, None)
-        self.uc = None
 
     def _answer_cpuid(self, engine: Any, _data: object) -> int:
         leaf = engine.reg_read(x86.UC_X86_REG_EAX) & _LOW
