@@ -2,14 +2,15 @@
 
     python -m bench programs
 
-Every run's output must be the native one. `lackey` counts at a tenth of the size, against a native run of that size. A
-tool that is not installed, or that fails, has a dash.
+Every run's output must be the native one. What is slow runs at a tenth of the size, against a native run of that size.
+A tool that is not installed, or that fails, has a dash.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -18,14 +19,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from tests.guests.build import Guests
-
 from bench.figures import median, ratio, table
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C"}
 KEPT = ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "PYTHONPATH")
 SECONDS = 300
+UNICORN, LACKEY = "record, unicorn, a tenth", "lackey, a tenth"
+AT_A_TENTH = (UNICORN, LACKEY)
 
 
 class Job(NamedTuple):
@@ -40,22 +41,22 @@ def jobs(folder: Path) -> list[Job]:
     """Return the programs that are installed, with inputs made in a folder."""
     draw = random.Random(1)
     words = ["".join(draw.choices("etaoinshrdlu", k=draw.randint(2, 9))) for _ in range(2000)]
-    for name, lines in (("full", 30000), ("small", 3000)):
+    for name, lines in (("full", 300000), ("small", 30000)):
         text = "\n".join(" ".join(draw.choices(words, k=8)) for _ in range(lines))
         (folder / name).write_text(text + "\n")
     full, small = str(folder / "full"), str(folder / "small")
-    kernel = str(Guests(folder).kernel)
     count = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE x<{}) SELECT sum(x*x%7) FROM c"
     loop = "print(sum(i * i % 7 for i in range({})))"
     perl = "$s=0; $h{{$_ % 97}} += $_ for 1..{}; $s += $h{{$_}} for sort keys %h; print qq($s\\n)"
+    shell = "for n in $(seq {}); do /bin/true; done"
     listed = [
         Job("gzip", ["gzip", "-c", full], ["gzip", "-c", small]),
         Job("sort", ["sort", full], ["sort", small]),
-        Job("sqlite3", ["sqlite3", ":memory:", count.format(200000)], ["sqlite3", ":memory:", count.format(20000)]),
-        Job("python3", ["python3", "-S", "-c", loop.format(500000)], ["python3", "-S", "-c", loop.format(50000)]),
-        Job("perl", ["perl", "-e", perl.format(500000)], ["perl", "-e", perl.format(50000)]),
+        Job("sqlite3", ["sqlite3", ":memory:", count.format(3000000)], ["sqlite3", ":memory:", count.format(300000)]),
+        Job("python3", ["python3", "-S", "-c", loop.format(10000000)], ["python3", "-S", "-c", loop.format(1000000)]),
+        Job("perl", ["perl", "-e", perl.format(10000000)], ["perl", "-e", perl.format(1000000)]),
         Job("xz", ["xz", "-1", "-T1", "-c", full], ["xz", "-1", "-T1", "-c", small]),
-        Job("kernel.c", [kernel, "20"], [kernel, "2"]),
+        Job("sh, 500 children", ["sh", "-c", shell.format(500)], ["sh", "-c", shell.format(50)]),
     ]
     found = []
     for job in listed:
@@ -68,30 +69,24 @@ def jobs(folder: Path) -> list[Job]:
 
 def tools(folder: Path) -> dict[str, list[str]]:
     """Return what stands before a command line for each tool."""
-    record = [
-        str(Path(sys.executable).parent / "archlbr"),
-        "record",
-        "--engine",
-        "unicorn",
-        "-o",
-        str(folder / "perf.data"),
-        "--",
-    ]
+    record = [str(Path(sys.executable).parent / "archlbr"), "record", "-o", str(folder / "perf.data")]
     out = f"--callgrind-out-file={folder / 'callgrind'}"
-    valgrind = ["valgrind", "-q", f"--log-file={folder / 'log'}"]
+    valgrind = ["valgrind", "-q", "--trace-children=yes", f"--log-file={folder / 'log'}"]
     return {
         "native": [],
-        "archlbr record": record,
+        "record": [*record, "--"],
+        UNICORN: [*record, "--engine", "unicorn", "--"],
         "callgrind": [*valgrind, "--tool=callgrind", "--collect-jumps=yes", out],
-        "lackey": [*valgrind, "--tool=lackey"],
+        LACKEY: [*valgrind, "--tool=lackey"],
         "qemu-x86_64": ["qemu-x86_64"],
     }
 
 
 class Timed(NamedTuple):
-    """A run: seconds, status, output."""
+    """A run: seconds, what it said on stderr, status, output."""
 
     seconds: float
+    said: str
     status: int
     out: bytes
 
@@ -104,15 +99,14 @@ def run(command: list[str]) -> Timed | None:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
             env=environment,
             timeout=SECONDS,
             check=False,
         )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
-    return Timed(time.perf_counter() - begin, done.returncode, done.stdout)
+    return Timed(time.perf_counter() - begin, done.stderr.decode(errors="replace"), done.returncode, done.stdout)
 
 
 def measure(rounds: int = 3) -> list[str]:
@@ -124,29 +118,32 @@ def measure(rounds: int = 3) -> list[str]:
         for job in jobs(folder):
             seconds: dict[str, list[float]] = {tool: [] for tool in (*before, "small")}
             broken = set()
+            engine = "-"
             for turn in range(rounds + 1):  # the first warms caches and does not count
                 plain, small = run(job.full), run(job.small)
                 assert plain is not None, job
                 assert small is not None, job
                 for tool, prefix in before.items():
-                    size = job.small if tool == "lackey" else job.full
+                    size, expected = (job.small, small) if tool in AT_A_TENTH else (job.full, plain)
                     found = plain if tool == "native" else None if tool in broken else run([*prefix, *size])
-                    expected = small if tool == "lackey" else plain
-                    if found is None or found[1:] != expected[1:]:
+                    if found is None or found[2:] != expected[2:]:
                         broken.add(tool)
-                    elif turn:
+                        continue
+                    if tool == "record" and (told := re.search(r"runs on (\w+)", found.said)):
+                        engine = told[1]
+                    if turn:
                         seconds[tool].append(found.seconds)
                 if turn:
                     seconds["small"].append(small.seconds)
-            row = [job.name, median(seconds["native"], "s", 3)]
+            row = [job.name, median(seconds["native"], "s", 2), engine]
             for tool in list(before)[1:]:
-                base = seconds["small"] if tool == "lackey" else seconds["native"]
+                base = seconds["small"] if tool in AT_A_TENTH else seconds["native"]
                 row.append("-" if tool in broken else ratio(seconds[tool], base).replace(" x", ""))
             rows.append(row)
     return [
-        f"Whole processes, {rounds} alternating rounds: seconds natively, then times the native run's. "
-        "`callgrind` with `--collect-jumps=yes`; `lackey` at a tenth of the size. `archlbr record` starts an "
-        "interpreter and loads its compiled code each time: see the start-up below.",
+        f"Whole processes, {rounds} alternating rounds: seconds natively, the engine that `archlbr record` chose, then "
+        "times the native run's. `callgrind` with `--collect-jumps=yes`; both with `--trace-children=yes`. "
+        "What is slow runs at a tenth of the size, against a native run of that size; there the start-up weighs most.",
         "",
-        *table(["program", "native", *(tool for tool in before if tool != "native")], rows),
+        *table(["program", "native", "engine", *(tool for tool in before if tool != "native")], rows),
     ]
