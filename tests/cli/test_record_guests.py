@@ -50,6 +50,11 @@ def test_the_status_is_the_one_a_shell_gives_and_the_profile_is_written(
     assert run(archlbr("validate", profile)).status == 0
 
 
+def test_a_child_gets_the_signal_that_comes_as_it_is_forked(guests: Guests, tmp_path: Path) -> None:
+    recorded = record("-o", tmp_path / "perf.data", "--", guests.signalled, interrupted=True)
+    assert (recorded.status, recorded.out) == (0, b"0 lost\n")
+
+
 def test_arguments_environment_directory_and_input_are_passed_on(guests: Guests, tmp_path: Path) -> None:
     words = [guests.surroundings, "one", "", "two words", "--help", "-c"]
     extra, stdin = {"GUEST_WORD": "ein Wort"}, b"standard input\n" * 1000

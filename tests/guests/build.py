@@ -43,6 +43,7 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "forks": ("forks.c", _LIBC),
     "jit": ("jit.c", _LIBC),
     "crash": ("crash.c", (*_LIBC, "-Wno-array-bounds")),
+    "signalled": ("signalled.c", _LIBC),
     "processes": ("processes.c", _LIBC),
     "timers": ("timers.c", _LIBC),
     "memory": ("memory.c", _LIBC),

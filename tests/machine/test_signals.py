@@ -15,7 +15,7 @@ import pytest
 from archlbr.errors import InternalError
 from archlbr.guest.kernel import ERESTARTSYS, Kernel
 from archlbr.guest.signals import Action
-from archlbr.machine.signals import PENDING, Signals
+from archlbr.machine.signals import PENDING, WRITTEN, Arrival, Signals
 from tests.machine.apart import apart
 
 SI_USER, SI_QUEUE, SI_TKILL = 0, -1, -6
@@ -169,6 +169,31 @@ def test_a_signal_at_any_moment_keeps_the_thread_out_of_the_kernel() -> None:
         return came
 
     assert apart(child, seconds=30) == 300
+
+
+def test_a_forked_child_has_its_own_signals_alone() -> None:
+    """What came to the parent is dropped, and so is the row of a thread that was in the handler at the fork."""
+
+    def child() -> tuple[list[int], int, list[int]]:
+        _, signals = catching(RTMIN)
+        queue(RTMIN, 1)
+        ctypes.c_uint64.from_address(WRITTEN).value += 1  # as the handler does first, on a thread that is gone now
+        queue(RTMIN, 2)
+
+        def grandchild() -> tuple[list[int], int, list[int]]:
+            queue(RTMIN, 3)
+            kept = values_of(signals.forget())
+            before = pending()
+            queue(RTMIN, 4)
+            return kept, before, values_of(signals.take())
+
+        return apart(grandchild)
+
+    assert apart(child) == ([3], 0, [4])
+
+
+def values_of(arrivals: list[Arrival]) -> list[int]:
+    return [struct.unpack_from("<Q", arrival.info, 24)[0] for arrival in arrivals]
 
 
 def host_handlers() -> dict[str, set[int]]:

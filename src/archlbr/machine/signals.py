@@ -31,7 +31,7 @@ _SIZE: Final = 1 << 16
 # Words of the page.
 _SIGNALLED: Final = _PAGE_AT  # address of the engine's SIGNALLED word and its LIMIT, 0 before there is an engine
 PENDING: Final = _PAGE_AT + 8  # non-zero while the ring holds signals
-_WRITTEN: Final = _PAGE_AT + 16  # signals ever written
+WRITTEN: Final = _PAGE_AT + 16  # signals ever written
 _WINDOW: Final = _PAGE_AT + 24  # three words: guest.kernel's window
 _GETTID: Final = _PAGE_AT + 48
 _SIGNAL: Final = _PAGE_AT + 56
@@ -74,7 +74,7 @@ def _on_signal(number: int, info: int, context: int) -> None:
     counts = load64(uint64(_COUNTS))
     if counts != 0:
         _take_ticket(counts + uint64(8) * uint64(number))
-    row = uint64(_RING) + (_take_ticket(uint64(_WRITTEN)) % uint64(_ROWS)) * uint64(_ROW)
+    row = uint64(_RING) + (_take_ticket(uint64(WRITTEN)) % uint64(_ROWS)) * uint64(_ROW)
     store64(row + uint64(8), call1(load64(uint64(_GETTID)), uint64(0)) & uint64(0xFFFFFFFF))
     for offset in range(0, 128, 8):
         store64(row + uint64(16) + uint64(offset), load64(info + uint64(offset)))
@@ -130,26 +130,34 @@ class Signals:
 
     def take(self) -> list[Arrival]:
         """Return the signals that came since the last call, in order."""
+        return self._take(forked=False)
+
+    def forget(self) -> list[Arrival]:
+        """Drop what came before this process was forked: a child inherits no pending signals.
+
+        Return the signals that have come to the child itself.
+        """
+        own = self._kernel.call(syscalls.GETTID)
+        return [arrival for arrival in self._take(forked=True) if arrival.thread == own]
+
+    def _take(self, *, forked: bool) -> list[Arrival]:
         ctypes.c_uint64.from_address(PENDING).value = 0
-        written = ctypes.c_uint64.from_address(_WRITTEN)
+        written = ctypes.c_uint64.from_address(WRITTEN)
         arrivals: list[Arrival] = []
         while self._taken < written.value:
             if written.value - self._taken > _ROWS:
                 raise InternalError(f"{written.value - self._taken} signals came at once; the ring holds {_ROWS}")
             row = _RING + self._taken % _ROWS * _ROW
             number = ctypes.c_uint64.from_address(row)
-            if number.value == 0:  # its handler has not finished on another thread
+            if number.value:
+                thread = ctypes.c_uint64.from_address(row + 8).value
+                arrivals.append(Arrival(number.value, thread, ctypes.string_at(row + 16, 128)))
+                number.value = 0
+            elif not forked:  # its handler has not finished on another thread, as it never will where there is none
                 ctypes.c_uint64.from_address(PENDING).value = 1
                 break
-            thread = ctypes.c_uint64.from_address(row + 8).value
-            arrivals.append(Arrival(number.value, thread, ctypes.string_at(row + 16, 128)))
-            number.value = 0
             self._taken += 1
         return arrivals
-
-    def forget(self) -> None:
-        """Drop what has come: a forked child inherits no pending signals."""
-        self.take()
 
     def set(self, number: int, action: linux.Action) -> None:
         """Give a signal a new disposition, in the guest's eyes and in the host's."""

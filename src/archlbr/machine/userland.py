@@ -254,14 +254,13 @@ class Process:
         """Go on as the child of a fork: this thread is all there is."""
         self.pid = os.getpid()
         thread.tid = self.pid
-        thread.arrivals.clear()
         self._last_tid = self.pid
         self.threads = {thread.tid: thread}
         self.turns = Turns()
         self.turns.take()
-        self.signals.forget()
         self.signals.report(0)
         self.recorder.words[at.SIGNALLED] = 0
+        thread.arrivals = self.signals.forget()
         self.recorder.forked(parent, self.pid)
 
     def renew(self) -> None:
