@@ -148,3 +148,13 @@ def test_what_is_for_the_loader_goes_to_the_program_s_alone(value: str, tmp_path
     assert (ended.status, ended.out) == (theirs.status, theirs.out) == (0, value.encode() + b"\n")
     assert ended.err.count(b"cannot be preloaded") == theirs.err.count(b"cannot be preloaded") == 1
     assert ended.err.count(b"\n") == theirs.err.count(b"\n")
+
+
+def test_more_signal_handlers_than_are_followed_are_named_with_the_way_out(tmp_path: Path) -> None:
+    source, program = tmp_path / "handlers.c", tmp_path / "handlers"
+    body = "for (long at = 0; at < 600; at++) signal(SIGUSR1, (void (*)(int))(4096 + at));"
+    source.write_text(f"#include <signal.h>\nint main(void) {{ {body} }}\n")
+    assert run(["gcc", "-o", program, source]).status == 0
+    ended = run(archlbr("record", "--engine", "qemu", "-o", tmp_path / "perf.data", "--", program))
+    assert ended.status == 70
+    assert b"archlbr: the program has more than 512 signal handlers: record it with --engine unicorn\n" in ended.err

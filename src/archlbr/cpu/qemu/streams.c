@@ -16,7 +16,8 @@ struct ring *ring;
 struct stream *streams[THREADS];
 struct begun begun[BLOCKS];
 uint8_t *lengths[BLOCKS];
-static uint64_t handlers[512];
+#define HANDLERS 512u
+static uint64_t handlers[HANDLERS];
 static unsigned handlers_used;
 static struct { uint32_t open, reached; } careful[THREADS];
 
@@ -93,7 +94,10 @@ static void watch_block(struct begun *b) { b->watched = 1, b->share = LOOK; }
 void watch(uint64_t handler) {
     for (unsigned i = 0; i < handlers_used; i++)
         if (handlers[i] == handler) return;
-    if (handlers_used == sizeof handlers / sizeof *handlers) die("knows too many signal handlers");
+    if (handlers_used == HANDLERS) {
+        dprintf(2, "archlbr: the program has more than %u signal handlers: record it with --engine unicorn\n", HANDLERS);
+        _exit(70);
+    }
     handlers[handlers_used++] = handler;
     for (uint32_t id = 1; id <= ring->blocks; id++)
         if (begun[id].start == handler) watch_block(&begun[id]);
