@@ -134,6 +134,27 @@ def test_a_process_that_is_killed_is_named(guests: Guests, tmp_path: Path) -> No
     assert b"was killed: the block it was in is not recorded" in ended.err
 
 
+# Frida may have taken the status of a program that is killed while it takes hold of it.
+REAPED = """
+import os, sys
+from archlbr.cli.app import command
+from archlbr.machine import supervise
+wait = supervise._wait
+def twice(pid, *rest):
+    wait(pid, *rest)
+    os.waitpid(pid, 0)
+supervise._wait = twice
+sys.exit(command())
+"""
+
+
+def test_a_program_whose_status_nobody_has_is_refused(guests: Guests, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", REAPED, "trace", "--engine", "stalker", "-o", tmp_path / "trace", "--", guests.hello]
+    ended = run(words, seconds=60)
+    assert ended.status == 2
+    assert ended.err == b"archlbr: --engine stalker: the program was killed while Frida took hold of it\n"
+
+
 def test_threads_and_names_are_in_the_profile(guests: Guests, tmp_path: Path) -> None:
     profile = tmp_path / "perf.data"
     ended = record("--engine", "stalker", "-c", "7", "-o", profile, "--", guests.steps, "name")

@@ -197,11 +197,14 @@ def run_on_stalker(
 
     try:
         status = supervise.run_command(program.image.path, program.argv, os.environb, hand_over, trace_me, look)
+    except ChildProcessError:
+        raise InputError("--engine stalker: the program was killed while Frida took hold of it") from None
     finally:
         agent.end_injector(os.fspath(folder))
+        for watcher, _, attached in started:  # its thread would keep this process
+            attached.ended = True
+            watcher.ended.set()
     watcher, thread, attached = started[0]
-    attached.ended = True
-    watcher.ended.set()
     thread.join()
     process = watcher.process
     refused = process.ring.word(agent.REASON_AT)

@@ -46,6 +46,7 @@ _FAILURES: Final = (
     "PermissionDeniedError",
     "ProcessNotFoundError",
     "ProcessNotRespondingError",
+    "ProtocolError",
     "TimedOutError",
     "TransportError",
 )
