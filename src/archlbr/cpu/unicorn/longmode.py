@@ -12,26 +12,10 @@ from typing import Final
 from numba import types, uint64
 
 from archlbr.cpu.address import Word, call5, load8, load64, store64
+from archlbr.cpu.unicorn import page
 from archlbr.native import callback, native, native_inline
 
-# Words of the page at a fixed address; `supervisor` writes them.
-PAGE_AT: Final = 0x1FFF_FE00_0000
-CLOCK: Final = PAGE_AT + 256  # address of the word that counts instructions
-CLOCK_IDLE: Final = PAGE_AT + 264  # what is added to it: time that passed without instructions
-STAR: Final = PAGE_AT + 272  # offset of IA32_STAR in the state; LSTAR and FMASK likewise
-LSTAR: Final = PAGE_AT + 280
-FMASK: Final = PAGE_AT + 288
-COMPUTE_FLAGS: Final = PAGE_AT + 296  # helper_cc_compute_all
-HARDWARE_INTERRUPT: Final = PAGE_AT + 304  # do_interrupt_x86_hardirq
-OWN_WRITE_CR: Final = PAGE_AT + 312  # helper_write_crN as it was
-OWN_INVLPG: Final = PAGE_AT + 320  # helper_invlpg as it was
-EFER: Final = PAGE_AT + 504  # offset of IA32_EFER in the state
-RAISE: Final = PAGE_AT  # raise_exception_err of the engine: it does not return
-ERROR_CODE: Final = PAGE_AT + 496  # offset of the error code in the state
-OWN_SYSCALL: Final = PAGE_AT + 336  # helper_syscall as it was: it calls the hooks of engines in ring 3
-REMAPS: Final = PAGE_AT + 328  # counts what may have changed the guest's translations
-TSC_AUX: Final = PAGE_AT + 344  # offset of IA32_TSC_AUX in the state
-FEATURES: Final = PAGE_AT + 352  # offset of CPUID.1:ECX in the state; its bit 27 says that CR4 may have OSXSAVE
+REMAPS: Final = page.REMAPS  # `machine` counts and compares, too
 
 RAX, RCX, RDX, R11 = 0, 8, 16, 88
 RIP, RFLAGS, CC_DST, CC_SRC, CC_SRC2, CC_OP, HFLAGS = 128, 136, 144, 152, 160, 168, 176
@@ -75,7 +59,7 @@ def flags_of(env: Word) -> Word:
     """Return RFLAGS, which the engine keeps in pieces."""
     pieces = load64(env + uint64(CC_OP))
     computed = call5(
-        load64(uint64(COMPUTE_FLAGS)),
+        load64(uint64(page.COMPUTE_FLAGS)),
         load64(env + uint64(CC_DST)),
         load64(env + uint64(CC_SRC)),
         load64(env + uint64(CC_SRC2)),
@@ -89,16 +73,19 @@ def flags_of(env: Word) -> Word:
 def syscall(env: Word, length: Word) -> None:
     """Enter ring 0 at IA32_LSTAR; #UD where it is not enabled; without paging, let the engine's hooks have the call."""
     if load64(env + uint64(CR0)) >> uint64(31) & uint64(1) == 0:
-        call5(load64(uint64(OWN_SYSCALL)), env, uint64(length), uint64(0), uint64(0), uint64(0))
+        call5(load64(uint64(page.OWN_SYSCALL)), env, uint64(length), uint64(0), uint64(0), uint64(0))
         return
-    if load64(env + load64(uint64(EFER))) & uint64(_SCE) == 0 or load64(env + uint64(HFLAGS)) & uint64(HF_CS64) == 0:
-        call5(load64(uint64(RAISE)), env, uint64(_INVALID_OPCODE), uint64(0), uint64(0), uint64(0))
+    if (
+        load64(env + load64(uint64(page.EFER))) & uint64(_SCE) == 0
+        or load64(env + uint64(HFLAGS)) & uint64(HF_CS64) == 0
+    ):
+        call5(load64(uint64(page.RAISE)), env, uint64(_INVALID_OPCODE), uint64(0), uint64(0), uint64(0))
     flags = flags_of(env)
     after = load64(env + uint64(RIP)) + uint64(length)
     store64(env + uint64(RCX), after)
     store64(env + uint64(R11), flags & ~uint64(_RF))
-    selector = load64(env + load64(uint64(STAR))) >> uint64(32) & uint64(0xFFFC)
-    kept = load64(env + uint64(RFLAGS)) & ~(load64(env + load64(uint64(FMASK))) | uint64(_RF)) | uint64(2)
+    selector = load64(env + load64(uint64(page.STAR))) >> uint64(32) & uint64(0xFFFC)
+    kept = load64(env + uint64(RFLAGS)) & ~(load64(env + load64(uint64(page.FMASK))) | uint64(_RF)) | uint64(2)
     store64(env + uint64(RFLAGS), kept & ~uint64(_CC_BITS | _DF) | uint64(2))
     store64(env + uint64(CC_SRC), uint64(0))
     store64(env + uint64(CC_OP), uint64(_CC_OP_EFLAGS) | uint64(1) << uint64(32))  # no condition set, DF clear
@@ -108,13 +95,13 @@ def syscall(env: Word, length: Word) -> None:
         store64(env + uint64(segment + 16), uint64(_LOW) | uint64(rights) << uint64(32))
     hflags = load64(env + uint64(HFLAGS)) & ~uint64(3 | _HF_ADDSEG)
     store64(env + uint64(HFLAGS), hflags | uint64(HF_CS64 | _HF_CS32 | _HF_SS32))
-    store64(env + uint64(RIP), load64(env + load64(uint64(LSTAR))))
+    store64(env + uint64(RIP), load64(env + load64(uint64(page.LSTAR))))
 
 
 @callback(_ONE)
 def rdtsc(env: Word) -> None:
     """Read the time-stamp counter: the model's clock."""
-    ticks = load64(load64(uint64(CLOCK))) + load64(uint64(CLOCK_IDLE))
+    ticks = load64(load64(uint64(page.CLOCK))) + load64(uint64(page.CLOCK_IDLE))
     store64(env + uint64(RAX), ticks & uint64(_LOW))
     store64(env + uint64(RDX), ticks >> uint64(32))
 
@@ -122,10 +109,10 @@ def rdtsc(env: Word) -> None:
 @callback(_ONE)
 def rdtscp(env: Word) -> None:
     """Read the model's clock and IA32_TSC_AUX; the engine's own reads the host's clock."""
-    ticks = load64(load64(uint64(CLOCK))) + load64(uint64(CLOCK_IDLE))
+    ticks = load64(load64(uint64(page.CLOCK))) + load64(uint64(page.CLOCK_IDLE))
     store64(env + uint64(RAX), ticks & uint64(_LOW))
     store64(env + uint64(RDX), ticks >> uint64(32))
-    store64(env + uint64(RCX), load64(env + load64(uint64(TSC_AUX))) & uint64(_LOW))
+    store64(env + uint64(RCX), load64(env + load64(uint64(page.TSC_AUX))) & uint64(_LOW))
 
 
 @callback(_ONE_VALUE)
@@ -172,14 +159,17 @@ def cr_faults(env: Word, number: Word, value: Word) -> Word:
         if value & uint64(_NW) != 0 and value & uint64(_CD) == 0:
             return True
         if paging:
-            if load64(env + uint64(CR0)) & uint64(_PG) != 0 or load64(env + load64(uint64(EFER))) & uint64(_LME) == 0:
+            if (
+                load64(env + uint64(CR0)) & uint64(_PG) != 0
+                or load64(env + load64(uint64(page.EFER))) & uint64(_LME) == 0
+            ):
                 return False
             return load64(env + uint64(CR4)) & uint64(_PAE) == 0
         return _long(env) and load64(env + uint64(HFLAGS)) & uint64(HF_CS64) != 0
     if number == 3:
         return value >> uint64(_PHYSICAL_BITS) != 0 and _long(env)
     if number == 4:
-        extended = load64(env + load64(uint64(FEATURES))) >> uint64(_FEATURE_OSXSAVE) & uint64(1)
+        extended = load64(env + load64(uint64(page.FEATURES))) >> uint64(_FEATURE_OSXSAVE) & uint64(1)
         if value & ~uint64(_CR4_LEGAL) & ~(extended * uint64(_OSXSAVE)) != 0:
             return True
         return value & uint64(_PAE) == 0 and _long(env)
@@ -189,7 +179,7 @@ def cr_faults(env: Word, number: Word, value: Word) -> Word:
 @native
 def efer_faults(env: Word, value: Word) -> Word:
     """Say whether WRMSR of IA32_EFER is #GP(0): reserved bits, or another LME under paging (SDM vol. 3A, 2.2.1)."""
-    changed = value ^ load64(env + load64(uint64(EFER)))
+    changed = value ^ load64(env + load64(uint64(page.EFER)))
     paging = load64(env + uint64(CR0)) & uint64(_PG) != 0
     return value & ~uint64(_EFER_LEGAL) != 0 or (paging and changed & uint64(_LME) != 0)
 
@@ -198,16 +188,16 @@ def efer_faults(env: Word, value: Word) -> Word:
 def write_cr(env: Word, number: Word, value: Word) -> None:
     """Write a control register, and count it: CR3, and the paging bits of the others, change translations."""
     if cr_faults(env, uint64(number), value):
-        call5(load64(uint64(RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
-    store64(uint64(REMAPS), load64(uint64(REMAPS)) + uint64(1))
-    call5(load64(uint64(OWN_WRITE_CR)), env, uint64(number), value, uint64(0), uint64(0))
+        call5(load64(uint64(page.RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
+    store64(uint64(page.REMAPS), load64(uint64(page.REMAPS)) + uint64(1))
+    call5(load64(uint64(page.OWN_WRITE_CR)), env, uint64(number), value, uint64(0), uint64(0))
 
 
 @callback(_TWO)
 def invlpg(env: Word, address: Word) -> None:
     """Drop a translation, and count it."""
-    store64(uint64(REMAPS), load64(uint64(REMAPS)) + uint64(1))
-    call5(load64(uint64(OWN_INVLPG)), env, address, uint64(0), uint64(0), uint64(0))
+    store64(uint64(page.REMAPS), load64(uint64(page.REMAPS)) + uint64(1))
+    call5(load64(uint64(page.OWN_INVLPG)), env, address, uint64(0), uint64(0), uint64(0))
 
 
 @native
@@ -252,7 +242,7 @@ def interrupt(env: Word, vector: Word) -> None:
     """Deliver an interrupt from outside; called from hooks only, since a fault on the way unwinds the stack."""
     if vector == 2:
         store64(env + uint64(HFLAGS), load64(env + uint64(HFLAGS)) | uint64(_HF2_NMI))
-    call5(load64(uint64(HARDWARE_INTERRUPT)), env, vector, uint64(1), uint64(0), uint64(0))
+    call5(load64(uint64(page.HARDWARE_INTERRUPT)), env, vector, uint64(1), uint64(0), uint64(0))
 
 
 @native
@@ -277,7 +267,7 @@ def code_size(env: Word) -> Word:
 @native
 def is_software(env: Word) -> Word:
     """Return 1 when the exception that is about to be delivered is INT n, INT3 or INTO."""
-    return load64(env + load64(uint64(ERROR_CODE))) >> uint64(32) & uint64(1)
+    return load64(env + load64(uint64(page.ERROR_CODE))) >> uint64(32) & uint64(1)
 
 
 @native
@@ -287,7 +277,7 @@ def mend_error_code(env: Word, event: Word) -> None:
     event: 1 when INT n was being delivered, 2 for anything else. Source: SDM vol. 3A, 6.13; the engine's do_interrupt64
     multiplies the vector by 16 and leaves EXT out.
     """
-    place = env + load64(uint64(ERROR_CODE))
+    place = env + load64(uint64(page.ERROR_CODE))
     word = load64(place)
     code = word & uint64(_LOW)
     if code & uint64(7) == _IDT and load64(env + uint64(HFLAGS)) & uint64(_HF_LMA) != 0:

@@ -24,23 +24,15 @@ from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
 from archlbr.cpu.address import call1, call5, load64, store64
-from archlbr.cpu.unicorn import fpu, longmode, shortcuts, undefined
+from archlbr.cpu.unicorn import fpu, longmode, page, shortcuts, undefined
 from archlbr.cpu.unicorn.hooks import plant
 from archlbr.cpu.unicorn.location import STATE_BYTES, locate
 from archlbr.cpu.unicorn.opening import opened
-from archlbr.cpu.unicorn.undefined import ASK, DELIVER
 from archlbr.errors import InternalError
 from archlbr.native import callback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-# The compiled callbacks get no argument of ours, so their words stand in a page at a fixed address.
-_PAGE_AT: Final = longmode.PAGE_AT
-_RAISE: Final = longmode.RAISE
-_ANSWER: Final = _PAGE_AT + 24  # what it read
-_OWN_RDMSR: Final = _PAGE_AT + 40  # what helper_rdmsr did before
-_OWN_WRMSR: Final = _PAGE_AT + 48
 
 _GENERAL_PROTECTION: Final = 13
 _EFER: Final = 0xC0000080
@@ -81,13 +73,13 @@ class Accesses(Protocol):
 @callback(_HELPER)
 def _rdmsr(env: int) -> None:
     index = load64(env + uint64(_RCX_AT)) & uint64(_LOW)
-    answer = call5(load64(uint64(ASK)), env, uint64(_RDMSR), index, uint64(0), uint64(0))
+    answer = call5(load64(uint64(page.ASK)), env, uint64(_RDMSR), index, uint64(0), uint64(0))
     if answer == 0:
-        call5(load64(uint64(_RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
+        call5(load64(uint64(page.RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
     if answer == _OWN:
-        call1(load64(uint64(_OWN_RDMSR)), env)
+        call1(load64(uint64(page.OWN_RDMSR)), env)
         return
-    value = load64(uint64(_ANSWER))
+    value = load64(uint64(page.ANSWER))
     store64(env, value & uint64(_LOW))
     store64(env + uint64(_RDX_AT), value >> uint64(32))
 
@@ -96,19 +88,19 @@ def _rdmsr(env: int) -> None:
 def _wrmsr(env: int) -> None:
     index = load64(env + uint64(_RCX_AT)) & uint64(_LOW)
     value = load64(env) & uint64(_LOW) | load64(env + uint64(_RDX_AT)) << uint64(32)
-    answer = call5(load64(uint64(ASK)), env, uint64(_WRMSR), index, value, uint64(0))
+    answer = call5(load64(uint64(page.ASK)), env, uint64(_WRMSR), index, value, uint64(0))
     if answer == 0 or (index == _EFER and longmode.efer_faults(env, value)):
-        call5(load64(uint64(_RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
+        call5(load64(uint64(page.RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
     if answer == _OWN:
-        call1(load64(uint64(_OWN_WRMSR)), env)
+        call1(load64(uint64(page.OWN_WRMSR)), env)
 
 
 @callback(_HELPER)
 def _rdpmc(env: int) -> None:
     index = load64(env + uint64(_RCX_AT)) & uint64(_LOW)
-    if call5(load64(uint64(ASK)), env, uint64(_RDPMC), index, uint64(0), uint64(0)) == 0:
-        call5(load64(uint64(_RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
-    value = load64(uint64(_ANSWER))
+    if call5(load64(uint64(page.ASK)), env, uint64(_RDPMC), index, uint64(0), uint64(0)) == 0:
+        call5(load64(uint64(page.RAISE)), env, uint64(_GENERAL_PROTECTION), uint64(0), uint64(0), uint64(0))
+    value = load64(uint64(page.ANSWER))
     store64(env, value & uint64(_LOW))
     store64(env + uint64(_RDX_AT), value >> uint64(32))
 
@@ -116,7 +108,7 @@ def _rdpmc(env: int) -> None:
 # No Python frame may lie between the engine and this call: a fault during delivery unwinds the stack.
 @callback(_INTERRUPT)
 def _deliver(_engine: int, _vector: int, cpu: int) -> None:
-    call1(load64(uint64(DELIVER)), cpu)
+    call1(load64(uint64(page.DELIVER)), cpu)
 
 
 _ASKED: Final = ctypes.CFUNCTYPE(
@@ -135,28 +127,28 @@ class _Replacements:
         libc.mmap.restype = ctypes.c_void_p
         libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
         flags = 0x22 | 0x100000  # MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
-        if libc.mmap(_PAGE_AT, 4096, 3, flags, -1, 0) != _PAGE_AT:
-            raise InternalError(f"the page for register accesses at {_PAGE_AT:#x} is taken in this process")
+        if libc.mmap(page.AT, page.SIZE, 3, flags, -1, 0) != page.AT:
+            raise InternalError(f"the page for register accesses at {page.AT:#x} is taken in this process")
         self._asked = _ASKED(self._ask)
-        self._answer = ctypes.c_uint64.from_address(_ANSWER)
+        self._answer = ctypes.c_uint64.from_address(page.ANSWER)
         for place, function in (
-            (_RAISE, "raise_exception_err_x86_64"),
-            (DELIVER, "x86_cpu_do_interrupt_x86_64"),
-            (undefined.PROBE, "probe_access_x86_64"),
-            (undefined.SINGLE_STEP, "helper_single_step_x86_64"),
+            (page.RAISE, "raise_exception_err_x86_64"),
+            (page.DELIVER, "x86_cpu_do_interrupt_x86_64"),
+            (page.PROBE, "probe_access_x86_64"),
+            (page.SINGLE_STEP, "helper_single_step_x86_64"),
         ):
             ctypes.c_uint64.from_address(place).value = _symbol(function)
-        ctypes.c_uint64.from_address(ASK).value = ctypes.cast(self._asked, ctypes.c_void_p).value or 0
+        ctypes.c_uint64.from_address(page.ASK).value = ctypes.cast(self._asked, ctypes.c_void_p).value or 0
         self._before = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._calibrate_registers()
-        ctypes.c_uint64.from_address(longmode.COMPUTE_FLAGS).value = _symbol("helper_cc_compute_all_x86_64")
-        ctypes.c_uint64.from_address(longmode.HARDWARE_INTERRUPT).value = _symbol("do_interrupt_x86_hardirq_x86_64")
+        ctypes.c_uint64.from_address(page.COMPUTE_FLAGS).value = _symbol("helper_cc_compute_all_x86_64")
+        ctypes.c_uint64.from_address(page.HARDWARE_INTERRUPT).value = _symbol("do_interrupt_x86_hardirq_x86_64")
         kept = (
-            (_OWN_RDMSR, "rdmsr"),
-            (_OWN_WRMSR, "wrmsr"),
-            (longmode.OWN_WRITE_CR, "write_crN"),
-            (longmode.OWN_INVLPG, "invlpg"),
-            (longmode.OWN_SYSCALL, "syscall"),
+            (page.OWN_RDMSR, "rdmsr"),
+            (page.OWN_WRMSR, "wrmsr"),
+            (page.OWN_WRITE_CR, "write_crN"),
+            (page.OWN_INVLPG, "invlpg"),
+            (page.OWN_SYSCALL, "syscall"),
         )
         for place, name in kept:
             ctypes.c_uint64.from_address(place).value = self._keep(_symbol(f"helper_{name}_x86_64"))
@@ -173,12 +165,12 @@ class _Replacements:
         }
         for name, replacement in replacements.items():
             address = _symbol(f"helper_{name}_x86_64")
-            page = address & -4096
-            if libc.mprotect(ctypes.c_void_p(page), 8192, 7):
+            code = ctypes.c_void_p(address & -4096)
+            if libc.mprotect(code, 8192, 7):
                 raise InternalError(f"the engine's code cannot be changed: errno {ctypes.get_errno()}")
             jump = _jump_to(replacement.address)
             ctypes.memmove(address, jump, len(jump))
-            libc.mprotect(ctypes.c_void_p(page), 8192, 5)
+            libc.mprotect(code, 8192, 5)
 
     # Where the state keeps the registers of SYSCALL, found on a scratch engine before anything is replaced; the places
     # that `longmode` takes for granted are checked on the way.
@@ -187,12 +179,12 @@ class _Replacements:
         _, env = locate(scratch)
         fpu.check(scratch, env)
         self.features = undefined.features_at(env)
-        ctypes.c_uint64.from_address(longmode.FEATURES).value = self.features
-        values = {longmode.STAR: 0x0023_0010_5AB1_0001, longmode.LSTAR: 0x5AB1_0000_0002, longmode.FMASK: 0x5AB1_0003}
+        ctypes.c_uint64.from_address(page.FEATURES).value = self.features
+        values = {page.STAR: 0x0023_0010_5AB1_0001, page.LSTAR: 0x5AB1_0000_0002, page.FMASK: 0x5AB1_0003}
         for msr, value in zip((0xC0000081, 0xC0000082, 0xC0000084), values.values(), strict=True):
             scratch.msr_write(msr, value)
-        values[longmode.TSC_AUX] = 0x5AB1_0004
-        scratch.msr_write(0xC0000103, values[longmode.TSC_AUX])
+        values[page.TSC_AUX] = 0x5AB1_0004
+        scratch.msr_write(0xC0000103, values[page.TSC_AUX])
         fs, cr3 = 0x5AB1_0000_1000, 0x5AB1_2000
         scratch.reg_write(x86.UC_X86_REG_FS_BASE, fs)
         scratch.reg_write(x86.UC_X86_REG_CR3, cr3)
@@ -210,7 +202,7 @@ class _Replacements:
         place = ctypes.string_at(env, STATE_BYTES // 4).find(struct.pack("<Q", 0x5AB1_0000_3000))
         if place < 0 or place % 8:
             raise InternalError("the engine keeps no DR0 that it was given; install the pinned Unicorn")
-        ctypes.c_uint64.from_address(longmode.ERROR_CODE).value = place - 16
+        ctypes.c_uint64.from_address(page.ERROR_CODE).value = place - 16
         # Beside the state lies memory of others, of which a word may change by 1 as well, but not in this rhythm.
         rhythm = np.array((0, 1, 1, 0, 1, 0, 0, 1), np.uint64)
         images = []
@@ -220,7 +212,7 @@ class _Replacements:
         [changed] = np.nonzero(np.all(np.array(images) - images[0] == rhythm[:, None], axis=0))
         if len(changed) != 1:
             raise InternalError(f"the engine keeps EFER in {len(changed)} places; install the pinned Unicorn")
-        ctypes.c_uint64.from_address(longmode.EFER).value = 8 * int(changed[0])
+        ctypes.c_uint64.from_address(page.EFER).value = 8 * int(changed[0])
         clock = ctypes.c_uint64(0)
         self._no_clock = clock
         set_clock(ctypes.addressof(clock))
@@ -293,7 +285,7 @@ class SupervisorEngine:
         self._shared = _replaced()
         self.cpu, self.env = locate(self.uc)
         self._shared.accesses[self.env] = self._accesses = accesses
-        ctypes.c_uint64.from_address(undefined.CPU_BEFORE_ENV).value = self.env - self.cpu
+        ctypes.c_uint64.from_address(page.CPU_BEFORE_ENV).value = self.env - self.cpu
         undefined.leave_xsave_out(self.env + self._shared.features, cpuid(1, 0)[2])
         self._delivery = plant(self.uc._uch, uc.UC_HOOK_INTR, _deliver.address, self.cpu)
         self._unknown = plant(self.uc._uch, uc.UC_HOOK_INSN_INVALID, undefined.undefined.address, self.cpu)
@@ -329,9 +321,9 @@ class SupervisorEngine:
 
 def set_clock(address: int) -> None:
     """Let RDTSC read the 64-bit word at an address, plus the idle time of `set_idle`."""
-    ctypes.c_uint64.from_address(longmode.CLOCK).value = address
+    ctypes.c_uint64.from_address(page.CLOCK).value = address
 
 
 def set_idle(ticks: int) -> None:
     """Add time to RDTSC that passed without instructions."""
-    ctypes.c_uint64.from_address(longmode.CLOCK_IDLE).value = ticks
+    ctypes.c_uint64.from_address(page.CLOCK_IDLE).value = ticks

@@ -17,21 +17,10 @@ from numba import types, uint64
 from unicorn.unicorn_py3.unicorn import uclib
 
 from archlbr.cpu.address import Word, call1, call5, call6, load64, store64
-from archlbr.cpu.unicorn import longmode
+from archlbr.cpu.unicorn import longmode, page
 from archlbr.cpu.unicorn.location import STATE_BYTES
 from archlbr.errors import InternalError
 from archlbr.native import callback, native
-
-DELIVER: Final = longmode.PAGE_AT + 8  # x86_cpu_do_interrupt of the engine
-ASK: Final = longmode.PAGE_AT + 16  # the Python function behind a C callback
-CPU_BEFORE_ENV: Final = longmode.PAGE_AT + 32  # bytes from the engine's CPUState to its CPUX86State
-PROBE: Final = longmode.PAGE_AT + 64  # probe_access of the engine
-SINGLE_STEP: Final = longmode.PAGE_AT + 72  # helper_single_step of the engine
-_ADDRESS: Final = longmode.PAGE_AT + 80  # what a step asks for
-_SIZE: Final = longmode.PAGE_AT + 88
-_ACCESS: Final = longmode.PAGE_AT + 96
-_FIRST: Final = longmode.PAGE_AT + 104  # where it lies in this process, 0 where no memory is; from the next page on
-_SECOND: Final = longmode.PAGE_AT + 112
 
 BEGIN, GO_ON = 3, 4  # what the callback is asked, beside the register accesses of `supervisor`
 KINDS: Final = (BEGIN, GO_ON)
@@ -98,14 +87,14 @@ class Asked:
             else:
                 begun, address, size = self._running.pop(env)
                 first = min(size, _PAGE - address % _PAGE)
-                places = [(ctypes.c_uint64.from_address(_FIRST).value, first)]
+                places = [(ctypes.c_uint64.from_address(page.REACHED).value, first)]
                 if first < size:
-                    places.append((ctypes.c_uint64.from_address(_SECOND).value, size - first))
+                    places.append((ctypes.c_uint64.from_address(page.REACHED_NEXT).value, size - first))
                 reach = begun.send(Memory(tuple(places)))
         except StopIteration as end:
             return int(end.value) & _ALL
         self._running[env] = (begun, reach.address, reach.size)
-        for place, value in zip((_ADDRESS, _SIZE, _ACCESS), reach, strict=True):
+        for place, value in zip((page.REACH_ADDRESS, page.REACH_SIZE, page.REACH_ACCESS), reach, strict=True):
             _put(place, value)
         return _REACH
 
@@ -127,12 +116,12 @@ def _index(env: Word) -> Word:
 # A page that cannot be reached so is a page fault, and this does not return.
 @native
 def _reach(env: Word) -> None:
-    address, size = load64(uint64(_ADDRESS)), load64(uint64(_SIZE))
-    access, index, probe = load64(uint64(_ACCESS)), _index(env), load64(uint64(PROBE))
+    address, size = load64(uint64(page.REACH_ADDRESS)), load64(uint64(page.REACH_SIZE))
+    access, index, probe = load64(uint64(page.REACH_ACCESS)), _index(env), load64(uint64(page.PROBE))
     first = min(size, uint64(_PAGE) - address % uint64(_PAGE))
-    store64(uint64(_FIRST), call6(probe, env, address, first, access, index, uint64(0)))
+    store64(uint64(page.REACHED), call6(probe, env, address, first, access, index, uint64(0)))
     if first < size:
-        store64(uint64(_SECOND), call6(probe, env, address + first, size - first, access, index, uint64(0)))
+        store64(uint64(page.REACHED_NEXT), call6(probe, env, address + first, size - first, access, index, uint64(0)))
 
 
 @native
@@ -142,12 +131,12 @@ def ask_undefined(env: Word) -> Word:
     Another fault is raised at the instruction, and this does not return.
     """
     rip = load64(env + uint64(longmode.RIP))
-    answer = call5(load64(uint64(ASK)), env, uint64(BEGIN), rip, uint64(0), uint64(0))
+    answer = call5(load64(uint64(page.ASK)), env, uint64(BEGIN), rip, uint64(0), uint64(0))
     while answer == _REACH:
         _reach(env)
-        answer = call5(load64(uint64(ASK)), env, uint64(GO_ON), rip, uint64(0), uint64(0))
+        answer = call5(load64(uint64(page.ASK)), env, uint64(GO_ON), rip, uint64(0), uint64(0))
     if answer >> uint64(63) != 0:
-        call5(load64(uint64(longmode.RAISE)), env, ~answer + uint64(1), uint64(0), uint64(0), uint64(0))
+        call5(load64(uint64(page.RAISE)), env, ~answer + uint64(1), uint64(0), uint64(0), uint64(0))
     if answer != 0:
         longmode.retire(env, answer)
     return answer
@@ -157,16 +146,16 @@ def ask_undefined(env: Word) -> Word:
 def trap(env: Word) -> None:
     """Raise #DB behind an instruction that was executed so, if TF asks for it; this does not return then."""
     if longmode.steps(env):
-        call1(load64(uint64(SINGLE_STEP)), env)
+        call1(load64(uint64(page.SINGLE_STEP)), env)
 
 
 # The engine takes an undefined instruction out of the exceptions' way: #UD is delivered from here.
 @callback(_UNDEFINED)
 def undefined(_engine: int, cpu: int) -> int:
     """Have an instruction that the engine does not know executed, or deliver #UD."""
-    env = cpu + load64(uint64(CPU_BEFORE_ENV))
+    env = cpu + load64(uint64(page.CPU_BEFORE_ENV))
     if ask_undefined(env) == 0:
-        call1(load64(uint64(DELIVER)), cpu)
+        call1(load64(uint64(page.DELIVER)), cpu)
     else:
         trap(env)
     return 1
