@@ -112,9 +112,12 @@ def test_the_folder_for_temporary_files_is_put_back(
         seen.append(os.environ.get("TMPDIR"))
         if fails:
             raise PermissionError
-        return MagicMock()
+        session = MagicMock()
+        ready = {"type": "send", "payload": {"changed": []}}
+        session.create_script.return_value.on.side_effect = lambda _what, told: told(ready, None)
+        return session
 
-    errors = dict.fromkeys(("PermissionDeniedError", "NotSupportedError", "TransportError"), PermissionError)
+    errors = dict.fromkeys(agent._FAILURES, PermissionError)
     # Not Frida itself, whose threads would stay in this process.
     monkeypatch.setitem(sys.modules, "frida", SimpleNamespace(attach=attach, **errors))
     monkeypatch.setattr(agent, "_wide", lambda: False)
