@@ -17,7 +17,7 @@ from archlbr.arch.branches import BranchKind
 from archlbr.cpu import words as at
 from archlbr.cpu.address import Word, call1, call5, load64, store64
 from archlbr.cpu.decode import decode_bytes
-from archlbr.cpu.unicorn import longmode
+from archlbr.cpu.unicorn import longmode, page
 from archlbr.cpu.unicorn.blocks import forget_blocks, leave
 from archlbr.lbr import compiled as lbr
 from archlbr.native import callback, native, native_inline
@@ -100,7 +100,7 @@ def _key(words: Words, address: Word, remapped: Word) -> Word:
 
 @native
 def _remapped(words: Words) -> None:
-    now = load64(uint64(longmode.REMAPS))
+    now = load64(uint64(page.REMAPS))
     words[REMAPPED] = now
     if now - words[FIRST_REMAP] >= _KEYS:
         words[FIRST_REMAP] = now
@@ -112,7 +112,7 @@ def _remapped(words: Words) -> None:
 def _change_mode(words: Words) -> None:
     words[MODE] = longmode.code_size(words[ENV])
     words[at.DISASM_HANDLE] = words[DECODERS + words[MODE]]
-    store64(uint64(longmode.REMAPS), load64(uint64(longmode.REMAPS)) + uint64(1))
+    store64(uint64(page.REMAPS), load64(uint64(page.REMAPS)) + uint64(1))
 
 
 @native
@@ -309,7 +309,7 @@ def observing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
         _follow(words, address, ring)
     if longmode.code_size(words[ENV]) != words[MODE]:
         _change_mode(words)
-    if load64(uint64(longmode.REMAPS)) != words[REMAPPED]:
+    if load64(uint64(page.REMAPS)) != words[REMAPPED]:
         _remapped(words)  # may empty the table: only now that the block before this one is accounted for
     words[RING] = ring
     words[at.CURRENT] = _find(words, address, uint64(size))
@@ -321,7 +321,7 @@ def observing(engine: Word, address: Word, size: Word, pointer: Any) -> None:
 def translated(_engine: Word, block: Word, _before: Word, pointer: Any) -> None:
     """Forget what was decoded at an address that the engine translates again: the bytes may be others."""
     words = carray(pointer, (OBSERVING_WORDS,))
-    key = _key(words, load64(block), load64(uint64(longmode.REMAPS)))
+    key = _key(words, load64(block), load64(uint64(page.REMAPS)))
     slot = uint64(at.TABLE) + (((key * uint64(_MIX)) >> uint64(_HASH_SHIFT)) << uint64(2))
     while words[slot] != 0:
         if words[slot] == key:

@@ -17,7 +17,7 @@ import unicorn
 from archlbr.arch.cpuid import Leaf0A, Leaf1C
 from archlbr.cpu import words as at
 from archlbr.cpu.predictor import is_possible
-from archlbr.cpu.unicorn import longmode, registers
+from archlbr.cpu.unicorn import page, registers
 from archlbr.errors import InputError
 from archlbr.machine import image, observing
 from archlbr.machine.board import Board
@@ -265,7 +265,7 @@ def _running_block(words: npt.NDArray[np.uint64]) -> list[int]:
 
 
 def _put_block(words: npt.NDArray[np.uint64], entry: list[int]) -> None:
-    now = ctypes.c_uint64.from_address(longmode.REMAPS).value
+    now = ctypes.c_uint64.from_address(page.REMAPS).value
     words[observing.REMAPPED] = words[observing.FIRST_REMAP] = now
     if not entry:
         return

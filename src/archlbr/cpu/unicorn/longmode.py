@@ -15,8 +15,6 @@ from archlbr.cpu.address import Word, call5, load8, load64, store64
 from archlbr.cpu.unicorn import page
 from archlbr.native import callback, native, native_inline
 
-REMAPS: Final = page.REMAPS  # `machine` counts and compares, too
-
 RAX, RCX, RDX, R11 = 0, 8, 16, 88
 RIP, RFLAGS, CC_DST, CC_SRC, CC_SRC2, CC_OP, HFLAGS = 128, 136, 144, 152, 160, 168, 176
 SEGMENTS, SEGMENT = 184, 24
