@@ -46,9 +46,14 @@ def test_a_machine_that_nobody_has_any_more_gives_its_memory_back() -> None:
     board, _ = machine("31c0 0fa2 b9d9010000 0f32 0f30 fa f4")
     assert board.run() == 0
     left = [weakref.ref(part) for part in (board, board.engine, board.uc, board.vcpu)]
+    clock = weakref.ref(board.words)
     del board
     gc.collect()
     assert [ref() for ref in left] == [None] * 4
+    assert clock() is not None  # where any engine's RDTSC reads, until the next machine runs
+    assert machine("fa f4")[0].run() == 0
+    gc.collect()
+    assert clock() is None
 
 
 def test_halting_for_good_ends_the_machine() -> None:

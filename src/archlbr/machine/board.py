@@ -170,7 +170,7 @@ class Board:
         """Run until the guest ends the machine, or the clock (ns) reaches `until`: None then, else the exit status."""
         words = self.words
         rip = self.uc.reg_read(x86.UC_X86_REG_RIP)
-        set_clock(words.ctypes.data + 8 * at.RETIRED)
+        set_clock(words[at.RETIRED :])
         set_idle(self.idle)
         while self.status is None and self.now() < until and not self.stopping:
             if self.halted:

@@ -209,7 +209,7 @@ class Pcpu:
                 self._interrupts()
             self._onwards()
         board = self.guests[v]
-        set_clock(board.words.ctypes.data + 8 * cpu_words.RETIRED)
+        set_clock(board.words[cpu_words.RETIRED :])
         set_idle(board.idle)
 
     def wrote(self, v: int, *, select: bool = False) -> None:

@@ -34,6 +34,8 @@ from archlbr.native import callback
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from archlbr.cpu.words import Words
+
 _GENERAL_PROTECTION: Final = 13
 _EFER: Final = 0xC0000080
 _RDMSR, _WRMSR, _RDPMC = range(3)
@@ -213,9 +215,12 @@ class _Replacements:
         if len(changed) != 1:
             raise InternalError(f"the engine keeps EFER in {len(changed)} places; install the pinned Unicorn")
         ctypes.c_uint64.from_address(page.EFER).value = 8 * int(changed[0])
-        clock = ctypes.c_uint64(0)
-        self._no_clock = clock
-        set_clock(ctypes.addressof(clock))
+        self.tell_time_from(np.zeros(1, np.uint64))
+
+    def tell_time_from(self, clock: Words) -> None:
+        """Let RDTSC read the first of these words, which are kept: any engine of the process may ask, at any time."""
+        self._clock = clock
+        ctypes.c_uint64.from_address(page.CLOCK).value = clock.ctypes.data
 
     # A helper as it was: its first whole instructions, which must not depend on where they lie, and a jump to the rest.
     def _keep(self, address: int) -> int:
@@ -319,9 +324,9 @@ class SupervisorEngine:
         return 1
 
 
-def set_clock(address: int) -> None:
-    """Let RDTSC read the 64-bit word at an address, plus the idle time of `set_idle`."""
-    ctypes.c_uint64.from_address(page.CLOCK).value = address
+def set_clock(clock: Words) -> None:
+    """Let RDTSC read the first of these words of 64 bits, plus the idle time of `set_idle`."""
+    _replaced().tell_time_from(clock)
 
 
 def set_idle(ticks: int) -> None:
