@@ -143,7 +143,8 @@ def measure(rounds: int = 3) -> list[str]:
     return [
         f"Whole processes, {rounds} alternating rounds: seconds natively, the engine that `archlbr record` chose, then "
         "times the native run's. `callgrind` with `--collect-jumps=yes`; both with `--trace-children=yes`. "
-        "What is slow runs at a tenth of the size, against a native run of that size; there the start-up weighs most.",
+        "What is slow runs at a tenth of the size, against a native run of that size; there the start-up weighs most. "
+        "Bare QEMU lets children run natively.",
         "",
         *table(["program", "native", "engine", *(tool for tool in before if tool != "native")], rows),
     ]
