@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from archlbr.cli.messages import complain
-from archlbr.machine.arrivals import await_signal
+from archlbr.machine.sigtimedwait import sigtimedwait
 
 ISOLATED = ("run", "restore")
 FAILED = 1
@@ -59,7 +59,7 @@ def _wait(child: int, words: list[str], waited: set[signal.Signals]) -> int:
     end = time.monotonic() + limit + GRACE if limit else float("inf")
     while True:
         left = min(end - time.monotonic(), 3600.0)
-        arrived = await_signal(waited, max(0.0, left))
+        arrived = sigtimedwait(waited, max(0.0, left))
         if arrived is not None and arrived.number != signal.SIGCHLD and arrived.code != _SI_KERNEL:
             os.kill(child, arrived.number)  # the terminal's own go to both
         done, status = os.waitpid(child, os.WNOHANG)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from archlbr.errors import InputError
 from archlbr.guest import elf
-from archlbr.machine.arrivals import await_signal
 from archlbr.machine.progress import Progress
+from archlbr.machine.sigtimedwait import sigtimedwait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -156,7 +156,7 @@ def _wait(pid: int, arrivals: ctypes.Array[ctypes.c_uint64], look: Callable[[], 
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        arrived = await_signal((*_PASSED_ON, signal.SIGCHLD), _LOOK)
+        arrived = sigtimedwait((*_PASSED_ON, signal.SIGCHLD), _LOOK)
         if arrived is None:
             if look is not None:
                 look()

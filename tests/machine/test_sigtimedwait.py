@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from archlbr.machine.arrivals import await_signal
+from archlbr.machine.sigtimedwait import sigtimedwait
 
 _WAIT = """
 import signal
-from archlbr.machine.arrivals import await_signal
+from archlbr.machine.sigtimedwait import sigtimedwait
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 print("ready", flush=True)
-print(await_signal([signal.SIGUSR1], 0.5))
+print(sigtimedwait([signal.SIGUSR1], 0.5))
 """
 
 
@@ -25,12 +25,12 @@ def test_what_came_is_taken_with_where_it_came_from_and_then_nothing() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2})
     try:
         signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # a library's thread may let it in
-        assert await_signal([signal.SIGUSR2], 0.0) is None
-        arrival = await_signal([signal.SIGUSR2, signal.SIGUSR1], 60.0)
+        assert sigtimedwait([signal.SIGUSR2], 0.0) is None
+        arrival = sigtimedwait([signal.SIGUSR2, signal.SIGUSR1], 60.0)
         assert arrival is not None
         assert arrival.number == signal.SIGUSR1
         assert arrival.code <= 0  # SI_FROMUSER (include/uapi/asm-generic/siginfo.h)
-        assert await_signal([signal.SIGUSR1], 0.01) is None
+        assert sigtimedwait([signal.SIGUSR1], 0.01) is None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

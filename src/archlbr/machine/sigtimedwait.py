@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _LIBC: Final = ctypes.CDLL(None)
 
 
-class Arrival(NamedTuple):
-    """A signal's number, and where it came from: SI_KERNEL, SI_USER and others."""
+class Siginfo(NamedTuple):
+    """A signal: si_signo, and si_code, which says where it came from (SI_KERNEL, SI_USER and others)."""
 
     number: int
     code: int
@@ -30,10 +30,10 @@ class _Time(ctypes.Structure):
     _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
 
-def await_signal(numbers: Iterable[int], seconds: float) -> Arrival | None:
+def sigtimedwait(numbers: Iterable[int], seconds: float) -> Siginfo | None:
     """Take the first of some blocked signals; None where none came in time, or the wait was cut short."""
     wanted = (ctypes.c_uint64 * 16)(sum(1 << number - 1 for number in set(numbers)))  # sigset_t
     info = _Info()
     time = _Time(int(seconds), int(seconds % 1 * 1e9))
     taken = _LIBC.sigtimedwait(wanted, ctypes.byref(info), ctypes.byref(time))
-    return Arrival(info.number, info.code) if taken > 0 else None
+    return Siginfo(info.number, info.code) if taken > 0 else None
