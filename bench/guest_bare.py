@@ -11,7 +11,7 @@ from numba import carray, uint64
 
 from archlbr.cpu import words as at
 from archlbr.cpu.address import load64
-from archlbr.cpu.unicorn import longmode
+from archlbr.cpu.unicorn import page
 from archlbr.machine import observing
 from archlbr.native import callback
 
@@ -28,7 +28,7 @@ def counting(engine: Word, address: Word, size: Word, pointer: Any) -> None:
         if words[observing.INJECT] != 0:
             observing._deliver_wanted(words, engine, address)
         return
-    if load64(uint64(longmode.REMAPS)) != words[observing.REMAPPED]:
+    if load64(uint64(page.REMAPS)) != words[observing.REMAPPED]:
         observing._remapped(words)
     if words[at.CURRENT] != 0:
         meta = words[words[at.CURRENT] + at.META]
