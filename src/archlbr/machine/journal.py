@@ -34,10 +34,12 @@ _BEFORE = at.JOURNAL - 1  # the entry of the block before the first row, where r
 # A row once accounted for: the block's entry in the table, and the branch that led to it.
 _ENTRY_MASK = (1 << 32) - 1
 _KIND_SHIFT, _KIND_MASK = 60, 7
+_COUNT_SHIFT, _COUNT_MASK = 32, at.META_COUNT_MASK  # instructions that retired from the row before to this one
 _MISSED_SHIFT = 63
 _USER = 3
 _USER_KINDS = 8  # GATE: kinds that enter when the destination is above ring 0
 _POPS = 0xFFFF0000  # GATE: kinds that pop
+_ENTERS_OR_POPS = 1 << 16 | 1
 _GATE, _DEPTH, _FORMAT = hooks.LBR_AT + w.GATE, hooks.LBR_AT + w.DEPTH, hooks.LBR_AT + w.FORMAT
 _ARCH = ARCH
 _LBR_AT, _LBR_END = hooks.LBR_AT, hooks.LBR_END
@@ -53,24 +55,15 @@ def _at(words: Words, entry: Word, word: int) -> Word:
     return words[entry + uint64(word)]
 
 
-@native_inline
-def _retired(words: Words, before: Word, address: Word) -> Word:
-    # Instructions that the block at entry `before` retired, when `address` came next.
-    if before == uint64(0):
-        return uint64(0)
-    meta = _at(words, before, at.META)
-    count = meta >> uint64(at.META_COUNT_SHIFT) & uint64(at.META_COUNT_MASK)
-    if meta & uint64(at.META_REP) != uint64(0) and meta & uint64(0xFF) == uint64(_NONE):
-        count -= uint64(address == _at(words, before, at.LAST))  # one more pass of the instruction: not retired yet
-    return count
-
-
 @native
 def _scan(words: Words, row: Word, end: Word) -> Word:
     """Account for rows up to an overflow: counts, predictor, and in each row how it was reached. Return the next."""
     retired, taken, before = words[at.RETIRED], words[at.TAKEN], words[at.CURRENT]
     next_taken, next_retired = words[_NEXT_TAKEN], words[_NEXT_RETIRED]
     learn_from, missed = words[at.LEARN_FROM], uint64(0)
+    # Nobody sees the verdicts on branches that the filter leaves out; those on others do not depend on directions.
+    shown = words[_GATE] >> uint64(_COND + _USER_KINDS) & uint64(1)
+    directions_from = learn_from if shown else uint64(hooks.NEVER)
     if before == uint64(0):
         noted = words[uint64(at.JOURNAL) + row]
         before = find_block(words, noted & uint64(_ADDRESS), noted >> uint64(_SIZE_SHIFT))
@@ -83,10 +76,10 @@ def _scan(words: Words, row: Word, end: Word) -> Word:
         entry = find_block(words, address, noted >> uint64(_SIZE_SHIFT))
         meta = _at(words, before, at.META)
         kind = meta & uint64(0xFF)
-        retired += meta >> uint64(at.META_COUNT_SHIFT) & uint64(at.META_COUNT_MASK)
+        count = meta >> uint64(at.META_COUNT_SHIFT) & uint64(at.META_COUNT_MASK)
         if kind == uint64(_COND):  # without a branch that follows the guest's: the host could not predict it
             went = uint64(address != _at(words, before, at.END))
-            if taken >= learn_from:
+            if taken >= directions_from:
                 missed = predict_direction(words, meta >> uint64(at.META_HASH_SHIFT), went)
             taken += went
             reached = (missed << uint64(_MISSED_SHIFT) | uint64(_COND << _KIND_SHIFT)) & (uint64(0) - went)
@@ -96,7 +89,7 @@ def _scan(words: Words, row: Word, end: Word) -> Word:
                 if meta & uint64(at.META_UNDECODED) != uint64(0):
                     words[at.UNDECODED] = _at(words, before, at.LAST)
                 elif address == _at(words, before, at.LAST):
-                    retired -= uint64(1)
+                    count -= uint64(1)  # one more pass of the instruction: not retired yet
         else:
             reached = kind << uint64(_KIND_SHIFT)
             if kind != uint64(_OTHER):
@@ -105,7 +98,8 @@ def _scan(words: Words, row: Word, end: Word) -> Word:
                     missed = predict_target(words, kind, place, address, _at(words, before, at.END))
                 taken += uint64(1)
                 reached |= missed << uint64(_MISSED_SHIFT)
-        words[uint64(at.JOURNAL) + row] = entry | reached
+        retired += count
+        words[uint64(at.JOURNAL) + row] = entry | reached | count << uint64(_COUNT_SHIFT)
         before = entry
         row += uint64(1)
         if (taken >= next_taken and reached != uint64(0)) or retired >= next_retired:
@@ -129,20 +123,18 @@ def _record(words: Words, first: Word, last: Word, clock: Word) -> None:
             kind = reached >> uint64(_KIND_SHIFT) & uint64(_KIND_MASK)
             if kind != _NONE:
                 wanted -= gate >> (kind + uint64(_USER_KINDS)) & uint64(1)
-            before = words[uint64(at.JOURNAL) + row - uint64(1)] & uint64(_ENTRY_MASK)
-            clock_here -= _retired(words, before, words[(reached & uint64(_ENTRY_MASK)) + at.KEY])
+            clock_here -= reached >> uint64(_COUNT_SHIFT) & uint64(_COUNT_MASK)
         clock = clock_here
     while row < last:
         reached = words[uint64(at.JOURNAL) + row]
-        address = words[(reached & uint64(_ENTRY_MASK)) + at.KEY]
-        before = words[uint64(at.JOURNAL) + row - uint64(1)] & uint64(_ENTRY_MASK)
-        clock += _retired(words, before, address)
+        clock += reached >> uint64(_COUNT_SHIFT) & uint64(_COUNT_MASK)
         kind = reached >> uint64(_KIND_SHIFT) & uint64(_KIND_MASK)
-        if kind != _NONE:
+        if kind != _NONE and gate >> (kind + uint64(_USER_KINDS)) & uint64(_ENTERS_OR_POPS):
+            before = words[uint64(at.JOURNAL) + row - uint64(1)] & uint64(_ENTRY_MASK)
             lbr.record(
                 words[_LBR_AT:_LBR_END],
                 words[before + at.LAST],
-                address,
+                words[(reached & uint64(_ENTRY_MASK)) + at.KEY],
                 kind,
                 uint64(_USER),
                 uint64(_USER),
